@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The ioctl ABI of `/dev/sleepy`.
+//!
+//! This very file is compiled three times: into the module, into `sleepyctl`, and, through cbindgen, into
+//! the C header `sleepy.h`. It follows `Documentation/driver-api/ioctl.rst`: fixed-width fields, explicit
+//! padding that must be zero, 64-bit pointers, and the same layout for 32 and 64 bit callers, so that no
+//! compat handler is needed.
+//!
+//! All times are nanoseconds unless said otherwise. All calls need `CAP_SYS_NICE` and `CAP_NET_ADMIN` in
+//! the initial user namespace, at open and again in every call.
+//!
+//! # Errors
+//!
+//! | errno | meaning |
+//! |---|---|
+//! | `EPERM` | a capability is missing |
+//! | `ENOTTY` | no such call |
+//! | `EMSGSIZE` | a known call, with an argument of another size than this ABI's |
+//! | `EINVAL` | a reserved field is not zero, or a value is out of range; see [`VmAdd::fault`] |
+//! | `EFAULT` | a pointer is bad |
+//! | `ENOENT` | no VM has this id |
+//! | `EEXIST` | the name is taken |
+//! | `ESRCH` | no such process |
+//! | `ESTALE` | the process is not the one that started at `start_time` |
+//! | `ENODEV` | the process has no KVM virtual machine (`fault` is [`FAULT_HANDLE`]), or there is no such link ([`FAULT_LINK`]) |
+//! | `ENOTUNIQ` | the process has several virtual machines: pass `vm_fd` |
+//! | `EBADF` | `vm_fd` is not an open descriptor, or not a KVM virtual machine's |
+//! | `EXDEV` | `vm_fd` is a virtual machine of another process |
+//! | `EALREADY` | this virtual machine was added before, under another name |
+//! | `EBUSY` | the link belongs to another VM |
+//! | `E2BIG` | too many links or rules |
+//! | `ENOSPC` | too many VMs |
+
+/// Version of this ABI, as reported by [`IOC_INFO`].
+pub const ABI_VERSION: u32 = 1;
+/// Size of a VM's name, with its terminating NUL.
+pub const NAME_SIZE: usize = 32;
+/// Size of a link's name, with its terminating NUL (the kernel's `IFNAMSIZ`).
+pub const LINK_NAME_SIZE: usize = 16;
+/// The most VMs that can be registered.
+pub const MAX_VMS: u32 = 16384;
+/// The most links of one VM.
+pub const MAX_LINKS: u32 = 16;
+/// The most rules of one VM.
+pub const MAX_RULES: u32 = 64;
+/// The most classic BPF instructions of one filter (the kernel's `BPF_MAXINSNS`).
+pub const MAX_INSNS: u32 = 4096;
+/// The longest time, in nanoseconds, for any field of [`Policy`]: one hour.
+pub const MAX_TIME: u64 = 3_600_000_000_000;
+/// The shortest `request_timeout` and `max_sleep`, in nanoseconds: one millisecond.
+pub const MIN_TIMEOUT: u64 = 1_000_000;
+
+/// Lever: measure everything, change nothing.
+pub const LEVER_OBSERVE: u32 = 0;
+/// Lever: the nice value of the vCPU threads.
+pub const LEVER_NICE: u32 = 1;
+
+/// [`Policy::flags`]: while a request is in flight, the threads run at `boost_nice`.
+pub const POLICY_BOOST: u32 = 1 << 0;
+
+/// A packet that asks the VM for something: wakes it, and puts its flow in flight.
+pub const CLASS_REQUEST: u32 = 0;
+/// A packet that answers: takes its flow out of flight.
+pub const CLASS_RESPONSE: u32 = 1;
+/// A packet that ends its flow (a reset, the last FIN): takes it out of flight, and is no answer.
+pub const CLASS_CLOSE: u32 = 2;
+/// A packet that means nothing (a bare acknowledgement): later rules do not see it.
+pub const CLASS_IGNORE: u32 = 3;
+
+/// Direction of a rule: packets that the host sends to the VM.
+pub const TO_VM: u32 = 1 << 0;
+/// Direction of a rule: packets that the VM sends.
+pub const FROM_VM: u32 = 1 << 1;
+
+/// State of a VM: it has its full weight.
+pub const STATE_AWAKE: u32 = 0;
+/// State of a VM: its weight is taken away.
+pub const STATE_SLEEPY: u32 = 1;
+
+/// [`VmAdd::fault`]: nothing in particular.
+pub const FAULT_NONE: u32 = 0;
+/// The name: empty, not terminated, not printable ASCII without blanks and `/`, or taken.
+pub const FAULT_NAME: u32 = 1;
+/// The process or the virtual machine.
+pub const FAULT_HANDLE: u32 = 2;
+/// The policy.
+pub const FAULT_POLICY: u32 = 3;
+/// The link with the index `fault_index`.
+pub const FAULT_LINK: u32 = 4;
+/// The rule with the index `fault_index`.
+pub const FAULT_RULE: u32 = 5;
+
+/// How a VM sleeps and wakes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// How long a VM stays awake after its last answer.
+    pub linger: u64,
+    /// After this time a request counts as lost. At least [`MIN_TIMEOUT`].
+    pub request_timeout: u64,
+    /// After this time a sleepy VM is awake for `linger`, whatever happens. At least [`MIN_TIMEOUT`].
+    pub max_sleep: u64,
+    /// One of `LEVER_*`.
+    pub lever: u32,
+    /// Nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own.
+    pub sleepy_nice: i32,
+    /// Nice value while a request is in flight, with [`POLICY_BOOST`]; used if it is below a thread's own.
+    pub boost_nice: i32,
+    /// `POLICY_*` bits.
+    pub flags: u32,
+}
+
+/// One rule: packets of `direction` that `insns` accepts are of `class`. The first rule that matches counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rule {
+    /// One of `CLASS_*`.
+    pub class: u32,
+    /// [`TO_VM`], [`FROM_VM`] or both.
+    pub direction: u32,
+    /// Number of instructions, 1 to [`MAX_INSNS`].
+    pub len: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Address of `len` classic BPF instructions (`struct sock_filter`), which see the packet from its
+    /// Ethernet header on, as a packet socket on the link would. Nonzero means: accept.
+    pub insns: u64,
+}
+
+/// A link to add.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Link {
+    /// Descriptor of the network namespace that the device is in.
+    pub netns_fd: i32,
+    /// Interface index in that namespace.
+    pub ifindex: u32,
+}
+
+/// Argument of [`IOC_INFO`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Info {
+    /// [`ABI_VERSION`].
+    pub version: u32,
+    /// [`MAX_VMS`].
+    pub max_vms: u32,
+    /// [`MAX_LINKS`].
+    pub max_links: u32,
+    /// [`MAX_RULES`].
+    pub max_rules: u32,
+    /// [`MAX_INSNS`].
+    pub max_insns: u32,
+    /// How many VMs there are.
+    pub vms: u32,
+    /// One bit for each lever: `1 << LEVER_*`.
+    pub levers: u64,
+    /// Feature bits; none are defined yet.
+    pub features: u64,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+/// Argument of [`IOC_VM_ADD`]. All or nothing: after an error, nothing has changed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmAdd {
+    /// Unique name, NUL-terminated: printable ASCII without blanks and `/`.
+    pub name: [u8; NAME_SIZE],
+    /// The VMM's process, in the caller's PID namespace.
+    pub pid: u32,
+    /// A descriptor of the KVM virtual machine (from the VMM by `pidfd_getfd(2)`), or -1 for the only one
+    /// that the process has. It is not kept.
+    pub vm_fd: i32,
+    /// When that process started, in clock ticks after boot: field 22 of `/proc/PID/stat`.
+    pub start_time: u64,
+    /// How it sleeps and wakes.
+    pub policy: Policy,
+    /// Address of `n_links` [`Link`]s.
+    pub links: u64,
+    /// Address of `n_rules` [`Rule`]s.
+    pub rules: u64,
+    /// Number of links, at most [`MAX_LINKS`].
+    pub n_links: u32,
+    /// Number of rules, at most [`MAX_RULES`].
+    pub n_rules: u32,
+    /// Out: the VM's id, never used again for another.
+    pub id: u32,
+    /// Out, after an error: what is wrong, one of `FAULT_*`.
+    pub fault: u32,
+    /// Out, after an error: the index of the link or rule.
+    pub fault_index: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Argument of [`IOC_VM_REMOVE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmRemove {
+    /// Which VM.
+    pub id: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Argument of [`IOC_VM_SET`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmSet {
+    /// Which VM.
+    pub id: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The new policy, whole.
+    pub policy: Policy,
+}
+
+/// [`VmGet::flags`]: the VM with the lowest id that is `id` or above, to list them all.
+pub const GET_NEXT: u32 = 1 << 0;
+
+/// Argument of [`IOC_VM_GET`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmGet {
+    /// Which VM; with [`GET_NEXT`] also out.
+    pub id: u32,
+    /// [`GET_NEXT`] or zero.
+    pub flags: u32,
+    /// Out: its name.
+    pub name: [u8; NAME_SIZE],
+    /// Out: the VMM's process in the caller's PID namespace, 0 if it is not in there.
+    pub pid: u32,
+    /// Out: one of `STATE_*`.
+    pub state: u32,
+    /// Out: see [`VmAdd::start_time`].
+    pub start_time: u64,
+    /// Out: its policy.
+    pub policy: Policy,
+    /// Out: flows in flight.
+    pub in_flight: u32,
+    /// Out: vCPU threads known to KVM.
+    pub n_vcpus: u32,
+    /// Out: links.
+    pub n_links: u32,
+    /// Out: rules.
+    pub n_rules: u32,
+    /// Out: links that were there and are gone. With one, the VM is kept awake.
+    pub lost_links: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// [`Vcpu::flags`]: the notifier is in place; on-CPU time is measured.
+pub const VCPU_ATTACHED: u32 = 1 << 0;
+/// [`Vcpu::flags`]: on a CPU now.
+pub const VCPU_ON_CPU: u32 = 1 << 1;
+/// [`Vcpu::flags`]: an administrator changed this thread's nice value meanwhile; it is left alone.
+pub const VCPU_FOREIGN: u32 = 1 << 2;
+/// [`Vcpu::flags`]: sleepy has changed this thread's nice value, and will restore it to `baseline`.
+pub const VCPU_MOVED: u32 = 1 << 3;
+
+/// One vCPU thread, as [`IOC_VM_VCPUS`] writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vcpu {
+    /// Number of the vCPU, as KVM counts.
+    pub index: u32,
+    /// Thread id in the caller's PID namespace, 0 if it is not in there.
+    pub tid: u32,
+    /// Nice value now.
+    pub nice: i32,
+    /// Nice value before sleepy changed it, and after it is done.
+    pub baseline: i32,
+    /// `VCPU_*` bits.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Time on a CPU since the notifier is in place.
+    pub oncpu: u64,
+    /// How often it lost its CPU while it could run.
+    pub preempted: u64,
+    /// How often it left its CPU because the guest had halted.
+    pub halted: u64,
+    /// How often it left its CPU for another reason (it waited in the VMM, for a page, for a lock).
+    pub blocked: u64,
+}
+
+/// One link, as [`IOC_VM_LINKS`] writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmLink {
+    /// Interface index in its network namespace.
+    pub ifindex: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Inode of its network namespace.
+    pub netns: u64,
+    /// Its name now.
+    pub name: [u8; LINK_NAME_SIZE],
+}
+
+/// Argument of [`IOC_VM_VCPUS`] and [`IOC_VM_LINKS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmArray {
+    /// Which VM.
+    pub id: u32,
+    /// In: room at `items`. Out: how many there are; at most the room was written.
+    pub count: u32,
+    /// Address of `count` [`Vcpu`]s or [`VmLink`]s.
+    pub items: u64,
+}
+
+/// Causes of a wake-up, indices of [`VmStats::wakes`].
+pub const WAKE_REQUEST: usize = 0;
+/// `max_sleep` was over.
+pub const WAKE_STIR: usize = 1;
+/// A link went away, or the policy was set.
+pub const WAKE_ADMIN: usize = 2;
+/// Number of causes that have a name.
+pub const WAKE_CAUSES: usize = 3;
+
+/// Causes of falling asleep, indices of [`VmStats::sleeps`].
+pub const SLEEP_RESPONSE: usize = 0;
+/// The last flow in flight was closed or reset.
+pub const SLEEP_CLOSE: usize = 1;
+/// The last flow in flight was older than `request_timeout`.
+pub const SLEEP_TIMEOUT: usize = 2;
+/// After a stir, or after it was added, nothing came.
+pub const SLEEP_QUIET: usize = 3;
+/// Number of causes that have a name.
+pub const SLEEP_CAUSES: usize = 4;
+
+/// Phase of a VM, index of [`VmStats::time`] and [`VmStats::oncpu`]: a request is in flight.
+pub const PHASE_IN_FLIGHT: usize = 0;
+/// Awake with nothing in flight.
+pub const PHASE_IDLE: usize = 1;
+/// Sleepy.
+pub const PHASE_SLEEPY: usize = 2;
+/// Number of phases.
+pub const PHASES: usize = 3;
+
+/// Buckets of a [`Histogram`].
+pub const BUCKETS: usize = 160;
+
+/// Times in a log2 histogram in which each power of two is split in four.
+///
+/// Bucket `b` counts the times `t`, in nanoseconds, with `t == b` for `b < 4`, otherwise with
+/// `(4 + b % 4) << (b / 4 - 1) <= t < (5 + b % 4) << (b / 4 - 1)`. The last bucket also has all that is longer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Histogram {
+    /// Number of times in each bucket.
+    pub buckets: [u64; BUCKETS],
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS] }
+    }
+}
+
+/// Argument of [`IOC_VM_STATS`]. Everything counts from when the VM was added.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmStats {
+    /// Which VM.
+    pub id: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Out: packets of class request.
+    pub requests: u64,
+    /// Out: packets of class response.
+    pub responses: u64,
+    /// Out: flows closed while in flight.
+    pub closed: u64,
+    /// Out: flows that were in flight for `request_timeout`.
+    pub timeouts: u64,
+    /// Out: requests that found the flow table full.
+    pub overflows: u64,
+    /// Out: wake-ups by cause, `WAKE_*`.
+    pub wakes: [u64; 8],
+    /// Out: times it fell asleep by cause, `SLEEP_*`.
+    pub sleeps: [u64; 8],
+    /// Out: time in each phase, `PHASE_*`.
+    pub time: [u64; PHASES],
+    /// Out: on-CPU time of all vCPUs in each phase. The paper's idle time is all but [`PHASE_IN_FLIGHT`].
+    pub oncpu: [u64; PHASES],
+    /// Out: from a request seen to the first vCPU on a CPU; zero where one was on it already.
+    pub trigger: Histogram,
+    /// Out: from a request seen to its first response.
+    pub exec: Histogram,
+}
+
+const TYPE: u32 = 0xB9;
+const WRITE: u32 = 1;
+const READ: u32 = 2;
+
+const fn ioc<T>(direction: u32, number: u32) -> u32 {
+    direction << 30 | (core::mem::size_of::<T>() as u32) << 16 | TYPE << 8 | number
+}
+
+/// What this module is and can do.
+pub const IOC_INFO: u32 = ioc::<Info>(READ, 0);
+/// Adds a VM.
+pub const IOC_VM_ADD: u32 = ioc::<VmAdd>(READ | WRITE, 1);
+/// Removes a VM; its threads are as they were before.
+pub const IOC_VM_REMOVE: u32 = ioc::<VmRemove>(WRITE, 2);
+/// Replaces a VM's policy.
+pub const IOC_VM_SET: u32 = ioc::<VmSet>(WRITE, 3);
+/// What a VM is like.
+pub const IOC_VM_GET: u32 = ioc::<VmGet>(READ | WRITE, 4);
+/// A VM's statistics.
+pub const IOC_VM_STATS: u32 = ioc::<VmStats>(READ | WRITE, 5);
+/// A VM's vCPU threads.
+pub const IOC_VM_VCPUS: u32 = ioc::<VmArray>(READ | WRITE, 6);
+/// A VM's links.
+pub const IOC_VM_LINKS: u32 = ioc::<VmArray>(READ | WRITE, 7);
