@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The committed header is what `src/uapi.rs` gives, and C callers of 64 and 32 bit see the same layout
+//! and numbers as Rust.
+
+use std::fmt::Write;
+use std::mem::offset_of;
+use std::process::Command;
+
+use sleepy_uapi::*;
+
+#[test]
+fn header_is_current() {
+    let generated =
+        sleepy_header::generate(&sleepy_header::source()).expect("src/uapi.rs is understood");
+    let committed =
+        std::fs::read_to_string(sleepy_header::target()).expect("include/sleepy.h is there");
+    assert!(
+        generated == committed,
+        "include/sleepy.h is stale: run `cargo run -p sleepy-header` in userspace/"
+    );
+}
+
+#[test]
+fn c_layout_64_bit() {
+    compile(&["-m64"]);
+}
+
+#[test]
+fn c_layout_32_bit() {
+    compile(&["-m32"]);
+}
+
+/// Static assertions of a structure's size and of the offset of each of its fields.
+///
+/// The pattern has no `..`, so that a new field cannot be forgotten here.
+macro_rules! layout {
+    ($out:ident, $c:literal, $rust:ident { $($field:ident),* $(,)? } $($field_c:literal = $renamed:ident)?) => {
+        #[allow(clippy::no_effect_underscore_binding)]
+        let _ = |value: $rust| { let $rust { $($field: _,)* $($renamed: _)? } = value; };
+        writeln!($out, "_Static_assert(sizeof(struct {}) == {}, \"\");", $c, size_of::<$rust>()).unwrap();
+        $(writeln!($out, "_Static_assert(offsetof(struct {}, {}) == {}, \"\");",
+            $c, stringify!($field), offset_of!($rust, $field)).unwrap();)*
+        $(writeln!($out, "_Static_assert(offsetof(struct {}, {}) == {}, \"\");",
+            $c, $field_c, offset_of!($rust, $renamed)).unwrap();)?
+    };
+}
+
+macro_rules! values {
+    ($out:ident, $($name:ident)*) => {
+        $(writeln!($out, "_Static_assert(SLEEPY_{} == {}, \"\");", stringify!($name), $name).unwrap();)*
+    };
+}
+
+fn assertions() -> String {
+    let mut out = String::from("#include <stddef.h>\n#include \"sleepy.h\"\n");
+    layout!(
+        out,
+        "sleepy_policy",
+        Policy {
+            linger,
+            request_timeout,
+            max_sleep,
+            lever,
+            sleepy_nice,
+            boost_nice,
+            flags
+        }
+    );
+    layout!(out, "sleepy_rule", Rule { direction, len, reserved, insns } "class_" = class);
+    layout!(out, "sleepy_link", Link { netns_fd, ifindex });
+    layout!(
+        out,
+        "sleepy_info",
+        Info {
+            version,
+            max_vms,
+            max_links,
+            max_rules,
+            max_insns,
+            vms,
+            levers,
+            features,
+            reserved
+        }
+    );
+    layout!(
+        out,
+        "sleepy_vm_add",
+        VmAdd {
+            name,
+            pid,
+            vm_fd,
+            start_time,
+            policy,
+            links,
+            rules,
+            n_links,
+            n_rules,
+            id,
+            fault,
+            fault_index,
+            reserved,
+        }
+    );
+    layout!(out, "sleepy_vm_remove", VmRemove { id, reserved });
+    layout!(
+        out,
+        "sleepy_vm_set",
+        VmSet {
+            id,
+            reserved,
+            policy
+        }
+    );
+    layout!(
+        out,
+        "sleepy_vm_get",
+        VmGet {
+            id,
+            flags,
+            name,
+            pid,
+            state,
+            start_time,
+            policy,
+            in_flight,
+            n_vcpus,
+            n_links,
+            n_rules,
+            lost_links,
+            reserved,
+        }
+    );
+    layout!(
+        out,
+        "sleepy_vcpu",
+        Vcpu {
+            index,
+            tid,
+            nice,
+            baseline,
+            flags,
+            reserved,
+            oncpu,
+            preempted,
+            halted,
+            blocked
+        }
+    );
+    layout!(
+        out,
+        "sleepy_vm_link",
+        VmLink {
+            ifindex,
+            reserved,
+            netns,
+            name
+        }
+    );
+    layout!(out, "sleepy_vm_array", VmArray { id, count, items });
+    layout!(out, "sleepy_histogram", Histogram { buckets });
+    layout!(
+        out,
+        "sleepy_vm_stats",
+        VmStats {
+            id,
+            reserved,
+            requests,
+            responses,
+            closed,
+            timeouts,
+            overflows,
+            wakes,
+            sleeps,
+            time,
+            oncpu,
+            trigger,
+            exec,
+        }
+    );
+    values!(out,
+        IOC_INFO IOC_VM_ADD IOC_VM_REMOVE IOC_VM_SET IOC_VM_GET IOC_VM_STATS IOC_VM_VCPUS IOC_VM_LINKS
+        ABI_VERSION NAME_SIZE LINK_NAME_SIZE MAX_VMS MAX_LINKS MAX_RULES MAX_INSNS MAX_TIME MIN_TIMEOUT
+        LEVER_OBSERVE LEVER_NICE POLICY_BOOST CLASS_REQUEST CLASS_RESPONSE CLASS_CLOSE CLASS_IGNORE TO_VM FROM_VM
+        STATE_AWAKE STATE_SLEEPY FAULT_NONE FAULT_NAME FAULT_HANDLE FAULT_POLICY FAULT_LINK FAULT_RULE GET_NEXT
+        VCPU_ATTACHED VCPU_ON_CPU VCPU_FOREIGN VCPU_MOVED WAKE_REQUEST WAKE_STIR WAKE_ADMIN WAKE_CAUSES
+        SLEEP_RESPONSE SLEEP_CLOSE SLEEP_TIMEOUT SLEEP_QUIET SLEEP_CAUSES PHASE_IN_FLIGHT PHASE_IDLE PHASE_SLEEPY
+        PHASES BUCKETS);
+    out
+}
+
+/// Compiles the assertions; they need no C library, so that a plain compiler does for 32 bit too.
+fn compile(flags: &[&str]) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = dir.path().join("layout.c");
+    std::fs::write(&source, assertions()).expect("layout.c is written");
+    let include = sleepy_header::target();
+    let output = Command::new("cc")
+        .args([
+            "-std=c11",
+            "-ffreestanding",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fsyntax-only",
+            "-I",
+        ])
+        .arg(include.parent().expect("the header is in a directory"))
+        .args(flags)
+        .arg(&source)
+        .output()
+        .expect("cc runs");
+    assert!(
+        output.status.success(),
+        "cc {flags:?}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * Generated from src/uapi.rs: change that file, then run
+ * `cargo run -p sleepy-header` in userspace/.
+ */
+/*
+ * The ioctl ABI of /dev/sleepy.
+ *
+ * All times are nanoseconds unless said otherwise. All calls need CAP_SYS_NICE and CAP_NET_ADMIN in
+ * the initial user namespace, at open and again in every call.
+ *
+ * Errors:
+ *
+ * EPERM     a capability is missing
+ * ENOTTY    no such call
+ * EMSGSIZE  a known call, with an argument of another size than this ABI's
+ * EINVAL    a reserved field is not zero, or a value is out of range; see sleepy_vm_add.fault
+ * EFAULT    a pointer is bad
+ * ENOENT    no VM has this id
+ * EEXIST    the name is taken
+ * ESRCH     no such process
+ * ESTALE    the process is not the one that started at start_time
+ * ENODEV    the process has no KVM virtual machine (fault is SLEEPY_FAULT_HANDLE), or there is no
+ *           such link (SLEEPY_FAULT_LINK)
+ * ENOTUNIQ  the process has several virtual machines: pass vm_fd
+ * EBADF     vm_fd is not an open descriptor, or not a KVM virtual machine's
+ * EXDEV     vm_fd is a virtual machine of another process
+ * EALREADY  this virtual machine was added before, under another name
+ * EBUSY     the link belongs to another VM
+ * E2BIG     too many links or rules
+ * ENOSPC    too many VMs
+ */
+#ifndef _SLEEPY_H
+#define _SLEEPY_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* Version of this ABI, as reported by SLEEPY_IOC_INFO. */
+#define SLEEPY_ABI_VERSION 1
+
+/* Size of a VM's name, with its terminating NUL. */
+#define SLEEPY_NAME_SIZE 32
+
+/* Size of a link's name, with its terminating NUL (the kernel's IFNAMSIZ). */
+#define SLEEPY_LINK_NAME_SIZE 16
+
+/* The most VMs that can be registered. */
+#define SLEEPY_MAX_VMS 16384
+
+/* The most links of one VM. */
+#define SLEEPY_MAX_LINKS 16
+
+/* The most rules of one VM. */
+#define SLEEPY_MAX_RULES 64
+
+/* The most classic BPF instructions of one filter (the kernel's BPF_MAXINSNS). */
+#define SLEEPY_MAX_INSNS 4096
+
+/* The longest time, in nanoseconds, for any field of sleepy_policy: one hour. */
+#define SLEEPY_MAX_TIME 3600000000000
+
+/* The shortest request_timeout and max_sleep, in nanoseconds: one millisecond. */
+#define SLEEPY_MIN_TIMEOUT 1000000
+
+/* Lever: measure everything, change nothing. */
+#define SLEEPY_LEVER_OBSERVE 0
+
+/* Lever: the nice value of the vCPU threads. */
+#define SLEEPY_LEVER_NICE 1
+
+/* sleepy_policy.flags: while a request is in flight, the threads run at boost_nice. */
+#define SLEEPY_POLICY_BOOST (1 << 0)
+
+/* A packet that asks the VM for something: wakes it, and puts its flow in flight. */
+#define SLEEPY_CLASS_REQUEST 0
+
+/* A packet that answers: takes its flow out of flight. */
+#define SLEEPY_CLASS_RESPONSE 1
+
+/* A packet that ends its flow (a reset, the last FIN): takes it out of flight, and is no answer. */
+#define SLEEPY_CLASS_CLOSE 2
+
+/* A packet that means nothing (a bare acknowledgement): later rules do not see it. */
+#define SLEEPY_CLASS_IGNORE 3
+
+/* Direction of a rule: packets that the host sends to the VM. */
+#define SLEEPY_TO_VM (1 << 0)
+
+/* Direction of a rule: packets that the VM sends. */
+#define SLEEPY_FROM_VM (1 << 1)
+
+/* State of a VM: it has its full weight. */
+#define SLEEPY_STATE_AWAKE 0
+
+/* State of a VM: its weight is taken away. */
+#define SLEEPY_STATE_SLEEPY 1
+
+/* sleepy_vm_add.fault: nothing in particular. */
+#define SLEEPY_FAULT_NONE 0
+
+/* The name: empty, not terminated, not printable ASCII without blanks and /, or taken. */
+#define SLEEPY_FAULT_NAME 1
+
+/* The process or the virtual machine. */
+#define SLEEPY_FAULT_HANDLE 2
+
+/* The policy. */
+#define SLEEPY_FAULT_POLICY 3
+
+/* The link with the index fault_index. */
+#define SLEEPY_FAULT_LINK 4
+
+/* The rule with the index fault_index. */
+#define SLEEPY_FAULT_RULE 5
+
+/* sleepy_vm_get.flags: the VM with the lowest id that is id or above, to list them all. */
+#define SLEEPY_GET_NEXT (1 << 0)
+
+/* sleepy_vcpu.flags: the notifier is in place; on-CPU time is measured. */
+#define SLEEPY_VCPU_ATTACHED (1 << 0)
+
+/* sleepy_vcpu.flags: on a CPU now. */
+#define SLEEPY_VCPU_ON_CPU (1 << 1)
+
+/*
+ * sleepy_vcpu.flags: an administrator changed this thread's nice value meanwhile; it is left alone.
+ */
+#define SLEEPY_VCPU_FOREIGN (1 << 2)
+
+/*
+ * sleepy_vcpu.flags: sleepy has changed this thread's nice value, and will restore it to baseline.
+ */
+#define SLEEPY_VCPU_MOVED (1 << 3)
+
+/* Causes of a wake-up, indices of sleepy_vm_stats.wakes. */
+#define SLEEPY_WAKE_REQUEST 0
+
+/* max_sleep was over. */
+#define SLEEPY_WAKE_STIR 1
+
+/* A link went away, or the policy was set. */
+#define SLEEPY_WAKE_ADMIN 2
+
+/* Number of causes that have a name. */
+#define SLEEPY_WAKE_CAUSES 3
+
+/* Causes of falling asleep, indices of sleepy_vm_stats.sleeps. */
+#define SLEEPY_SLEEP_RESPONSE 0
+
+/* The last flow in flight was closed or reset. */
+#define SLEEPY_SLEEP_CLOSE 1
+
+/* The last flow in flight was older than request_timeout. */
+#define SLEEPY_SLEEP_TIMEOUT 2
+
+/* After a stir, or after it was added, nothing came. */
+#define SLEEPY_SLEEP_QUIET 3
+
+/* Number of causes that have a name. */
+#define SLEEPY_SLEEP_CAUSES 4
+
+/*
+ * Phase of a VM, index of sleepy_vm_stats.time and sleepy_vm_stats.oncpu: a request is in flight.
+ */
+#define SLEEPY_PHASE_IN_FLIGHT 0
+
+/* Awake with nothing in flight. */
+#define SLEEPY_PHASE_IDLE 1
+
+/* Sleepy. */
+#define SLEEPY_PHASE_SLEEPY 2
+
+/* Number of phases. */
+#define SLEEPY_PHASES 3
+
+/* Buckets of a sleepy_histogram. */
+#define SLEEPY_BUCKETS 160
+
+/* How a VM sleeps and wakes. */
+struct sleepy_policy {
+	/* How long a VM stays awake after its last answer. */
+	__aligned_u64 linger;
+	/* After this time a request counts as lost. At least SLEEPY_MIN_TIMEOUT. */
+	__aligned_u64 request_timeout;
+	/*
+	 * After this time a sleepy VM is awake for linger, whatever happens. At least
+	 * SLEEPY_MIN_TIMEOUT.
+	 */
+	__aligned_u64 max_sleep;
+	/* One of SLEEPY_LEVER_*. */
+	__u32 lever;
+	/* Nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own. */
+	__s32 sleepy_nice;
+	/*
+	 * Nice value while a request is in flight, with SLEEPY_POLICY_BOOST; used if it is below a
+	 * thread's own.
+	 */
+	__s32 boost_nice;
+	/* SLEEPY_POLICY_* bits. */
+	__u32 flags;
+};
+
+/*
+ * One rule: packets of direction that insns accepts are of class. The first rule that matches
+ * counts.
+ */
+struct sleepy_rule {
+	/* One of SLEEPY_CLASS_*. */
+	__u32 class_;
+	/* SLEEPY_TO_VM, SLEEPY_FROM_VM or both. */
+	__u32 direction;
+	/* Number of instructions, 1 to SLEEPY_MAX_INSNS. */
+	__u32 len;
+	/* Zero. */
+	__u32 reserved;
+	/*
+	 * Address of len classic BPF instructions (struct sock_filter), which see the packet from
+	 * its Ethernet header on, as a packet socket on the link would. Nonzero means: accept.
+	 */
+	__aligned_u64 insns;
+};
+
+/* A link to add. */
+struct sleepy_link {
+	/* Descriptor of the network namespace that the device is in. */
+	__s32 netns_fd;
+	/* Interface index in that namespace. */
+	__u32 ifindex;
+};
+
+/* Argument of SLEEPY_IOC_INFO. */
+struct sleepy_info {
+	/* SLEEPY_ABI_VERSION. */
+	__u32 version;
+	/* SLEEPY_MAX_VMS. */
+	__u32 max_vms;
+	/* SLEEPY_MAX_LINKS. */
+	__u32 max_links;
+	/* SLEEPY_MAX_RULES. */
+	__u32 max_rules;
+	/* SLEEPY_MAX_INSNS. */
+	__u32 max_insns;
+	/* How many VMs there are. */
+	__u32 vms;
+	/* One bit for each lever: 1 << SLEEPY_LEVER_*. */
+	__aligned_u64 levers;
+	/* Feature bits; none are defined yet. */
+	__aligned_u64 features;
+	/* Zero. */
+	__aligned_u64 reserved[4];
+};
+
+/* Argument of SLEEPY_IOC_VM_ADD. All or nothing: after an error, nothing has changed. */
+struct sleepy_vm_add {
+	/* Unique name, NUL-terminated: printable ASCII without blanks and /. */
+	__u8 name[SLEEPY_NAME_SIZE];
+	/* The VMM's process, in the caller's PID namespace. */
+	__u32 pid;
+	/*
+	 * A descriptor of the KVM virtual machine (from the VMM by pidfd_getfd(2)), or -1 for the
+	 * only one that the process has. It is not kept.
+	 */
+	__s32 vm_fd;
+	/* When that process started, in clock ticks after boot: field 22 of /proc/PID/stat. */
+	__aligned_u64 start_time;
+	/* How it sleeps and wakes. */
+	struct sleepy_policy policy;
+	/* Address of n_links sleepy_links. */
+	__aligned_u64 links;
+	/* Address of n_rules sleepy_rules. */
+	__aligned_u64 rules;
+	/* Number of links, at most SLEEPY_MAX_LINKS. */
+	__u32 n_links;
+	/* Number of rules, at most SLEEPY_MAX_RULES. */
+	__u32 n_rules;
+	/* Out: the VM's id, never used again for another. */
+	__u32 id;
+	/* Out, after an error: what is wrong, one of SLEEPY_FAULT_*. */
+	__u32 fault;
+	/* Out, after an error: the index of the link or rule. */
+	__u32 fault_index;
+	/* Zero. */
+	__u32 reserved;
+};
+
+/* Argument of SLEEPY_IOC_VM_REMOVE. */
+struct sleepy_vm_remove {
+	/* Which VM. */
+	__u32 id;
+	/* Zero. */
+	__u32 reserved;
+};
+
+/* Argument of SLEEPY_IOC_VM_SET. */
+struct sleepy_vm_set {
+	/* Which VM. */
+	__u32 id;
+	/* Zero. */
+	__u32 reserved;
+	/* The new policy, whole. */
+	struct sleepy_policy policy;
+};
+
+/* Argument of SLEEPY_IOC_VM_GET. */
+struct sleepy_vm_get {
+	/* Which VM; with SLEEPY_GET_NEXT also out. */
+	__u32 id;
+	/* SLEEPY_GET_NEXT or zero. */
+	__u32 flags;
+	/* Out: its name. */
+	__u8 name[SLEEPY_NAME_SIZE];
+	/* Out: the VMM's process in the caller's PID namespace, 0 if it is not in there. */
+	__u32 pid;
+	/* Out: one of SLEEPY_STATE_*. */
+	__u32 state;
+	/* Out: see sleepy_vm_add.start_time. */
+	__aligned_u64 start_time;
+	/* Out: its policy. */
+	struct sleepy_policy policy;
+	/* Out: flows in flight. */
+	__u32 in_flight;
+	/* Out: vCPU threads known to KVM. */
+	__u32 n_vcpus;
+	/* Out: links. */
+	__u32 n_links;
+	/* Out: rules. */
+	__u32 n_rules;
+	/* Out: links that were there and are gone. With one, the VM is kept awake. */
+	__u32 lost_links;
+	/* Zero. */
+	__u32 reserved;
+};
+
+/* One vCPU thread, as SLEEPY_IOC_VM_VCPUS writes it. */
+struct sleepy_vcpu {
+	/* Number of the vCPU, as KVM counts. */
+	__u32 index;
+	/* Thread id in the caller's PID namespace, 0 if it is not in there. */
+	__u32 tid;
+	/* Nice value now. */
+	__s32 nice;
+	/* Nice value before sleepy changed it, and after it is done. */
+	__s32 baseline;
+	/* SLEEPY_VCPU_* bits. */
+	__u32 flags;
+	/* Zero. */
+	__u32 reserved;
+	/* Time on a CPU since the notifier is in place. */
+	__aligned_u64 oncpu;
+	/* How often it lost its CPU while it could run. */
+	__aligned_u64 preempted;
+	/* How often it left its CPU because the guest had halted. */
+	__aligned_u64 halted;
+	/*
+	 * How often it left its CPU for another reason (it waited in the VMM, for a page, for a
+	 * lock).
+	 */
+	__aligned_u64 blocked;
+};
+
+/* One link, as SLEEPY_IOC_VM_LINKS writes it. */
+struct sleepy_vm_link {
+	/* Interface index in its network namespace. */
+	__u32 ifindex;
+	/* Zero. */
+	__u32 reserved;
+	/* Inode of its network namespace. */
+	__aligned_u64 netns;
+	/* Its name now. */
+	__u8 name[SLEEPY_LINK_NAME_SIZE];
+};
+
+/* Argument of SLEEPY_IOC_VM_VCPUS and SLEEPY_IOC_VM_LINKS. */
+struct sleepy_vm_array {
+	/* Which VM. */
+	__u32 id;
+	/* In: room at items. Out: how many there are; at most the room was written. */
+	__u32 count;
+	/* Address of count sleepy_vcpus or sleepy_vm_links. */
+	__aligned_u64 items;
+};
+
+/*
+ * Times in a log2 histogram in which each power of two is split in four.
+ *
+ * Bucket b counts the times t, in nanoseconds, with t == b for b < 4, otherwise with (4 + b % 4) <<
+ * (b / 4 - 1) <= t < (5 + b % 4) << (b / 4 - 1). The last bucket also has all that is longer.
+ */
+struct sleepy_histogram {
+	/* Number of times in each bucket. */
+	__aligned_u64 buckets[SLEEPY_BUCKETS];
+};
+
+/* Argument of SLEEPY_IOC_VM_STATS. Everything counts from when the VM was added. */
+struct sleepy_vm_stats {
+	/* Which VM. */
+	__u32 id;
+	/* Zero. */
+	__u32 reserved;
+	/* Out: packets of class request. */
+	__aligned_u64 requests;
+	/* Out: packets of class response. */
+	__aligned_u64 responses;
+	/* Out: flows closed while in flight. */
+	__aligned_u64 closed;
+	/* Out: flows that were in flight for request_timeout. */
+	__aligned_u64 timeouts;
+	/* Out: requests that found the flow table full. */
+	__aligned_u64 overflows;
+	/* Out: wake-ups by cause, SLEEPY_WAKE_*. */
+	__aligned_u64 wakes[8];
+	/* Out: times it fell asleep by cause, SLEEPY_SLEEP_*. */
+	__aligned_u64 sleeps[8];
+	/* Out: time in each phase, SLEEPY_PHASE_*. */
+	__aligned_u64 time[SLEEPY_PHASES];
+	/*
+	 * Out: on-CPU time of all vCPUs in each phase. The paper's idle time is all but
+	 * SLEEPY_PHASE_IN_FLIGHT.
+	 */
+	__aligned_u64 oncpu[SLEEPY_PHASES];
+	/* Out: from a request seen to the first vCPU on a CPU; zero where one was on it already. */
+	struct sleepy_histogram trigger;
+	/* Out: from a request seen to its first response. */
+	struct sleepy_histogram exec;
+};
+
+#define SLEEPY_TYPE 0xB9
+
+/* What this module is and can do. */
+#define SLEEPY_IOC_INFO _IOR(SLEEPY_TYPE, 0, struct sleepy_info)
+
+/* Adds a VM. */
+#define SLEEPY_IOC_VM_ADD _IOWR(SLEEPY_TYPE, 1, struct sleepy_vm_add)
+
+/* Removes a VM; its threads are as they were before. */
+#define SLEEPY_IOC_VM_REMOVE _IOW(SLEEPY_TYPE, 2, struct sleepy_vm_remove)
+
+/* Replaces a VM's policy. */
+#define SLEEPY_IOC_VM_SET _IOW(SLEEPY_TYPE, 3, struct sleepy_vm_set)
+
+/* What a VM is like. */
+#define SLEEPY_IOC_VM_GET _IOWR(SLEEPY_TYPE, 4, struct sleepy_vm_get)
+
+/* A VM's statistics. */
+#define SLEEPY_IOC_VM_STATS _IOWR(SLEEPY_TYPE, 5, struct sleepy_vm_stats)
+
+/* A VM's vCPU threads. */
+#define SLEEPY_IOC_VM_VCPUS _IOWR(SLEEPY_TYPE, 6, struct sleepy_vm_array)
+
+/* A VM's links. */
+#define SLEEPY_IOC_VM_LINKS _IOWR(SLEEPY_TYPE, 7, struct sleepy_vm_array)
+
+#endif /* _SLEEPY_H */
