@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+#include <linux/file.h>
+#include <linux/filter.h>
+#include <linux/fs.h>
+#include <linux/if_arp.h>
+#include <linux/kvm_host.h>
+#include <linux/magic.h>
+#include <linux/math64.h>
+#include <linux/module.h>
+#include <linux/netdevice.h>
+#include <linux/netfilter.h>
+#include <linux/pid.h>
+#include <linux/preempt.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/skbuff.h>
+#include <net/net_namespace.h>
+
+#include "helpers.h"
+
+static_assert(SLEEPY_NETDEV_UNREGISTER == NETDEV_UNREGISTER);
+static_assert(SLEEPY_PF_NETDEV == NFPROTO_NETDEV);
+
+int sleepy_task_nice(const struct task_struct *task)
+{
+	return task_nice(task);
+}
+
+bool sleepy_current_is_runnable(void)
+{
+	return task_is_runnable(current);
+}
+
+bool sleepy_current_is_dead(void)
+{
+	return READ_ONCE(current->__state) & TASK_DEAD;
+}
+
+bool sleepy_current_is_exiting(void)
+{
+	return current->flags & PF_EXITING;
+}
+
+void sleepy_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void sleepy_preempt_enable(void)
+{
+	preempt_enable();
+}
+
+/* As /proc/PID/stat shows it in the initial time namespace. */
+u64 sleepy_process_start_ticks(const struct task_struct *task)
+{
+	u64 start;
+
+	rcu_read_lock();
+	start = READ_ONCE(task->group_leader)->start_boottime;
+	rcu_read_unlock();
+	return div_u64(start, NSEC_PER_SEC / USER_HZ);
+}
+
+/* A thread of the process that still has its files; the leader may be gone. */
+struct task_struct *sleepy_live_thread(struct pid *pid)
+{
+	struct task_struct *leader, *thread, *live = NULL;
+
+	rcu_read_lock();
+	leader = pid_task(pid, PIDTYPE_TGID);
+	if (leader) {
+		for_each_thread(leader, thread) {
+			if (!(READ_ONCE(thread->flags) & PF_EXITING)) {
+				live = get_task_struct(thread);
+				break;
+			}
+		}
+	}
+	rcu_read_unlock();
+	return live;
+}
+
+bool sleepy_task_has_mm(struct task_struct *task, const struct mm_struct *mm)
+{
+	bool same;
+
+	task_lock(task);
+	same = task->mm == mm;
+	task_unlock(task);
+	return same;
+}
+
+/*
+ * The VM behind a descriptor of a VM or of a vCPU, or NULL. KVM exports no way
+ * to tell, but it names its anonymous inodes, whose names user space cannot
+ * choose, and the file operations belong to the module with the processor's
+ * half of KVM (to none where KVM is built in).
+ */
+struct kvm *sleepy_kvm_of_file(const struct file *file)
+{
+	struct module *owner = file->f_op->owner;
+	const char *name;
+
+	if (file_inode(file)->i_sb->s_magic != ANON_INODE_FS_MAGIC)
+		return NULL;
+	if (owner && strncmp(module_name(owner), "kvm", 3))
+		return NULL;
+	name = file->f_path.dentry->d_name.name;
+	if (!strcmp(name, "kvm-vm"))
+		return file->private_data;
+	/* "kvm-vcpu:N", but not "kvm-vcpu-stats:N" */
+	if (!strncmp(name, "kvm-vcpu:", 9))
+		return ((struct kvm_vcpu *)file->private_data)->kvm;
+	return NULL;
+}
+
+const struct mm_struct *sleepy_kvm_mm(const struct kvm *kvm)
+{
+	return kvm->mm;
+}
+
+unsigned int sleepy_kvm_vcpus(const struct kvm *kvm)
+{
+	return atomic_read(&kvm->online_vcpus);
+}
+
+/*
+ * The thread that last ran a vCPU, with a reference, or NULL if none has yet.
+ * *@vcpu gets the vCPU's address: a name for sleepy_current_is_halted().
+ */
+struct task_struct *sleepy_kvm_vcpu_task(struct kvm *kvm, unsigned int index,
+					 unsigned long *vcpu)
+{
+	struct kvm_vcpu *v = NULL;
+	struct task_struct *task;
+
+	if (index < atomic_read(&kvm->online_vcpus)) {
+		/* Pairs with KVM's smp_wmb() before it counts a new vCPU. */
+		smp_rmb();
+		v = xa_load(&kvm->vcpu_array, index);
+	}
+	if (!v)
+		return NULL;
+	*vcpu = (unsigned long)v;
+	read_lock(&v->pid_lock);
+	task = get_pid_task(v->pid, PIDTYPE_PID);
+	read_unlock(&v->pid_lock);
+	return task;
+}
+
+/*
+ * Whether this thread is inside KVM_RUN of that vCPU, and the guest has halted.
+ * While KVM has the vCPU loaded in this thread, its own notifier is among the
+ * thread's: only then is the address looked into.
+ */
+bool sleepy_current_is_halted(unsigned long vcpu)
+{
+	const struct kvm_vcpu *v = (const struct kvm_vcpu *)vcpu;
+	const struct preempt_notifier *notifier;
+
+	hlist_for_each_entry(notifier, &current->preempt_notifiers, link) {
+		if ((unsigned long)notifier ==
+		    vcpu + offsetof(struct kvm_vcpu, preempt_notifier))
+			return READ_ONCE(v->stat.generic.blocking);
+	}
+	return false;
+}
+
+bool sleepy_filter_accepts(const struct bpf_prog *prog, struct sk_buff *skb)
+{
+	return bpf_prog_run_save_cb(prog, skb) != 0;
+}
+
+/* At ingress, the stack has pulled the link layer's header already. */
+void sleepy_skb_push_mac(struct sk_buff *skb)
+{
+	__skb_push(skb, skb->mac_len);
+}
+
+void sleepy_skb_pull_mac(struct sk_buff *skb)
+{
+	__skb_pull(skb, skb->mac_len);
+}
+
+u32 sleepy_skb_flow_hash(const struct sk_buff *skb, const struct net *net)
+{
+	return __skb_get_hash_symmetric_net(net, skb);
+}
+
+void sleepy_dev_hold(struct net_device *dev)
+{
+	dev_hold(dev);
+}
+
+void sleepy_dev_put(struct net_device *dev)
+{
+	dev_put(dev);
+}
+
+bool sleepy_dev_is_ethernet(const struct net_device *dev)
+{
+	return dev->type == ARPHRD_ETHER;
+}
+
+u32 sleepy_dev_ifindex(const struct net_device *dev)
+{
+	return READ_ONCE(dev->ifindex);
+}
+
+/* The caller holds RTNL, against renaming. */
+void sleepy_dev_name(const struct net_device *dev, char *name)
+{
+	strscpy(name, dev->name, IFNAMSIZ);
+}
+
+struct net *sleepy_dev_net(const struct net_device *dev)
+{
+	return dev_net(dev);
+}
+
+u64 sleepy_net_inode(const struct net *net)
+{
+	return net->ns.inum;
+}
+
+void sleepy_put_net(struct net *net)
+{
+	put_net(net);
+}
+
+struct net_device *sleepy_notifier_dev(void *info)
+{
+	return netdev_notifier_info_to_dev(info);
+}

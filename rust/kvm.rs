@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! KVM's virtual machines, from outside of KVM.
+//!
+//! KVM exports next to nothing to other modules, and needs not be loaded when this one is. A VM is
+//! therefore recognised by its descriptor, and looked into only while that descriptor is held.
+//!
+//! C header: [`include/linux/kvm_host.h`](srctree/include/linux/kvm_host.h)
+
+use super::{bindings as helpers, process::task_from_raw};
+use core::ptr::NonNull;
+use kernel::{bindings, prelude::*, sync::aref::ARef, task::Task};
+
+/// Names a VM among those that exist at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct VmId(usize);
+
+/// Names a vCPU among those that exist at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VcpuId(usize);
+
+/// A VM that is held in place. Not to be kept: as long as it lives, so does the VM.
+///
+/// # Invariants
+///
+/// Owns a reference to `file`, a descriptor of the VM `kvm` or of one of its vCPUs.
+pub(crate) struct Vm {
+    file: NonNull<bindings::file>,
+    kvm: NonNull<helpers::kvm>,
+}
+
+impl Vm {
+    /// # Safety
+    ///
+    /// Unless null, `file` must be valid, with a reference that is the caller's to give away.
+    unsafe fn from_file(file: *mut bindings::file) -> Option<Self> {
+        let file = NonNull::new(file)?;
+        // SAFETY: The file is valid by the safety requirement.
+        let kvm = unsafe { helpers::sleepy_kvm_of_file(file.as_ptr()) };
+        match NonNull::new(kvm) {
+            // INVARIANT: The reference was given to us, and the file was recognised.
+            Some(kvm) => Some(Self { file, kvm }),
+            None => {
+                // SAFETY: The reference was given to us.
+                unsafe { bindings::fput(file.as_ptr()) };
+                None
+            }
+        }
+    }
+
+    /// The VM behind a descriptor of the calling process. `EBADF` if it is not open, or not KVM's.
+    pub(crate) fn from_fd(fd: i32) -> Result<Self> {
+        let fd = u32::try_from(fd).map_err(|_| EBADF)?;
+        // SAFETY: Looks the descriptor up in the current process, and takes a reference for us.
+        unsafe { Self::from_file(bindings::fget(fd)) }.ok_or(EBADF)
+    }
+
+    /// Every VM that the process of this thread has a descriptor of, once for each descriptor; `f` stops
+    /// the search by returning something.
+    pub(crate) fn find<R>(thread: &Task, mut f: impl FnMut(&Self) -> Option<R>) -> Option<R> {
+        let mut fd = 0;
+        loop {
+            // SAFETY: The thread is valid by its reference; takes a reference to the file for us.
+            let file = unsafe { bindings::fget_task_next(thread.as_ptr(), &raw mut fd) };
+            if file.is_null() {
+                return None;
+            }
+            fd += 1;
+            // SAFETY: The reference is ours.
+            if let Some(found) = unsafe { Self::from_file(file) }.and_then(|vm| f(&vm)) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// Its identity.
+    pub(crate) fn id(&self) -> VmId {
+        VmId(self.kvm.as_ptr() as usize)
+    }
+
+    /// Whether it was made by the process of this thread: KVM runs a VM in no other.
+    pub(crate) fn belongs_to(&self, thread: &Task) -> bool {
+        // SAFETY: Both are valid by their references; the address space is compared, not used.
+        unsafe {
+            helpers::sleepy_task_has_mm(thread.as_ptr(), helpers::sleepy_kvm_mm(self.kvm.as_ptr()))
+        }
+    }
+
+    /// Number of vCPUs made so far.
+    pub(crate) fn vcpus(&self) -> u32 {
+        // SAFETY: Valid by the type invariant.
+        unsafe { helpers::sleepy_kvm_vcpus(self.kvm.as_ptr()) }
+    }
+
+    /// The vCPU with this index and the thread that runs it, if one has yet.
+    pub(crate) fn vcpu(&self, index: u32) -> Option<(VcpuId, ARef<Task>)> {
+        let mut vcpu = 0;
+        // SAFETY: Valid by the type invariant; what is returned has a reference for us.
+        let task = unsafe {
+            task_from_raw(helpers::sleepy_kvm_vcpu_task(
+                self.kvm.as_ptr(),
+                index,
+                &raw mut vcpu,
+            ))
+        }?;
+        Some((VcpuId(vcpu as usize), task))
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant there is a reference to give back.
+        unsafe { bindings::fput(self.file.as_ptr()) };
+    }
+}
+
+/// Whether this thread is inside of `KVM_RUN` of that vCPU, and blocks there because the guest has halted.
+/// For a `sched_out` notifier of the thread.
+pub(crate) fn current_is_halted(vcpu: VcpuId) -> bool {
+    // SAFETY: In a notifier the list of notifiers of the current thread is stable. The helper looks into
+    // the vCPU only if KVM has it loaded in this thread.
+    unsafe { helpers::sleepy_current_is_halted(vcpu.0 as c_ulong) }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Safe abstractions that the `kernel` crate lacks, written as if for it.
+//!
+//! All of the module's `unsafe` is here, and all of its C (`helpers.c`). Nothing in here knows what the
+//! module is for.
+
+pub(crate) mod bpf;
+pub(crate) mod bytes;
+pub(crate) mod capability;
+pub(crate) mod global;
+pub(crate) mod kvm;
+pub(crate) mod module_ref;
+pub(crate) mod netdev;
+pub(crate) mod netfilter;
+pub(crate) mod periodic;
+pub(crate) mod preempt_notifier;
+pub(crate) mod process;
+pub(crate) mod sched;
+pub(crate) mod skb;
+pub(crate) mod timed;
+
+mod bindings {
+    #![allow(
+        clippy::all,
+        dead_code,
+        improper_ctypes,
+        missing_docs,
+        non_camel_case_types,
+        non_snake_case,
+        non_upper_case_globals,
+        unreachable_pub,
+        unsafe_op_in_unsafe_fn
+    )]
+    include!(env!("SLEEPY_BINDINGS"));
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Preempt notifiers on threads other than one's own.
+//!
+//! A notifier can be linked and unlinked only by the thread that it watches. So both are done by a task_work,
+//! which the thread runs before it next returns to user space or enters a guest. A thread that is
+//! stopped or frozen does neither: until it does, or dies, the notifier keeps the module loaded.
+//!
+//! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
+//! [`include/linux/task_work.h`](srctree/include/linux/task_work.h)
+
+use super::{bindings as helpers, module_ref::ModuleRef};
+use core::{ops::Deref, ptr};
+use kernel::{
+    bindings, container_of,
+    error::to_result,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Acquire, Atomic, Full, Release},
+        rcu, Arc,
+    },
+    task::Task,
+    types::Opaque,
+};
+
+/// Why a thread leaves its CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It could run on: it was preempted, or yielded.
+    Preempted,
+    /// It waits for something.
+    Blocked,
+    /// It has exited.
+    Dead,
+    /// It stays where it is, but is not watched any more.
+    Unwatched,
+}
+
+/// Watches a thread. Both calls come from that thread itself, and never at the same time.
+pub(crate) trait Observer: Send + Sync + 'static {
+    /// It has got a CPU. Preemption is off; must not sleep.
+    fn sched_in(&self);
+    /// It leaves its CPU. Under the runqueue's lock, with interrupts off: must neither sleep nor take a
+    /// lock, nor wake a thread. Also called, with preemption off alone, when the notifier is unlinked.
+    fn sched_out(&self, leave: Leave);
+}
+
+/// The task_work that links is queued.
+const LINKING: u32 = 0;
+/// It is linked.
+const LINKED: u32 = 1;
+/// It shall be unlinked: the task_work that links finds that it needs not, or one that unlinks is queued.
+const UNLINKING: u32 = 2;
+/// The thread has exited with the notifier linked.
+const DEAD: u32 = 3;
+/// Neither linked nor queued any more.
+const GONE: u32 = 4;
+
+/// Keeps preempt notifiers enabled.
+///
+/// # Invariants
+///
+/// Owns one count of the kernel's static key.
+struct Enabled(());
+
+impl Enabled {
+    fn new() -> Self {
+        // SAFETY: In process context.
+        unsafe { bindings::preempt_notifier_inc() };
+        // INVARIANT: Just counted.
+        Self(())
+    }
+}
+
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        // SAFETY: Counted by the type invariant.
+        unsafe { bindings::preempt_notifier_dec() };
+    }
+}
+
+/// # Invariants
+///
+/// - Until [`GONE`], one reference to the node belongs to the queued task_work or to the thread's list of
+///   notifiers.
+/// - `notifier` is in that list in the states [`LINKED`] and [`DEAD`], and in [`UNLINKING`] if it was linked.
+/// - `work` is queued at most once at a time: by `attach`, and after it has run, by `detach`.
+#[pin_data]
+struct Node<T: Observer> {
+    #[pin]
+    notifier: Opaque<bindings::preempt_notifier>,
+    #[pin]
+    work: Opaque<bindings::callback_head>,
+    state: Atomic<u32>,
+    task: ARef<Task>,
+    observer: T,
+    _enabled: Enabled,
+    _module: ModuleRef,
+}
+
+// SAFETY: Linking and unlinking are done by the watched thread, whoever holds the node; the rest is `Send`.
+unsafe impl<T: Observer> Send for Node<T> {}
+// SAFETY: `state` decides who may touch `notifier` and `work`; the rest is `Sync`.
+unsafe impl<T: Observer> Sync for Node<T> {}
+
+impl<T: Observer> Node<T> {
+    const OPS: &'static bindings::preempt_ops = &bindings::preempt_ops {
+        sched_in: Some(Self::sched_in),
+        sched_out: Some(Self::sched_out),
+    };
+
+    /// Queues `work` to call `func` in the thread. `ESRCH` if that has run its last task_work.
+    ///
+    /// # Safety
+    ///
+    /// `work` must not be queued, and there must be a reference for it.
+    unsafe fn queue(
+        &self,
+        func: unsafe extern "C" fn(*mut bindings::callback_head),
+        notify: bindings::task_work_notify_mode,
+    ) -> Result {
+        let work = self.work.get();
+        // SAFETY: `work` is ours to write by the safety requirement.
+        unsafe {
+            (*work).next = ptr::null_mut();
+            (*work).func = Some(func);
+        }
+        // SAFETY: The thread is valid, and `work` lives until it has run, by its reference.
+        to_result(unsafe { bindings::task_work_add(self.task.as_ptr(), work, notify) })
+    }
+
+    /// The node of a task_work that runs.
+    ///
+    /// # Safety
+    ///
+    /// `work` must be that of a node, which has run and whose reference is given away here.
+    unsafe fn of_work(work: *mut bindings::callback_head) -> Arc<Self> {
+        let work = Opaque::cast_from(work.cast_const()).cast_mut();
+        // SAFETY: By the safety requirement, and since nodes are in an `Arc`.
+        unsafe { Arc::from_raw(container_of!(work, Self, work)) }
+    }
+
+    /// # Safety
+    ///
+    /// For [`queue`](Self::queue) alone.
+    unsafe extern "C" fn link(work: *mut bindings::callback_head) {
+        // SAFETY: `attach` has put a reference aside for this.
+        let node = unsafe { Self::of_work(work) };
+        // SAFETY: Reads a flag of the current thread.
+        let exiting = unsafe { helpers::sleepy_current_is_exiting() };
+        if exiting || node.state.cmpxchg(LINKING, LINKED, Full).is_err() {
+            node.state.store(GONE, Release);
+            return;
+        }
+        // SAFETY: Balanced below.
+        unsafe { helpers::sleepy_preempt_disable() };
+        // SAFETY: This is the thread to watch, preemption is off, notifiers are enabled by `_enabled`, and
+        // `notifier` is not in any list yet. INVARIANT: The reference is the list's now.
+        unsafe { bindings::preempt_notifier_register(node.notifier.get()) };
+        node.observer.sched_in();
+        // SAFETY: Balances the above.
+        unsafe { helpers::sleepy_preempt_enable() };
+        core::mem::forget(node);
+    }
+
+    /// # Safety
+    ///
+    /// For [`queue`](Self::queue) alone.
+    unsafe extern "C" fn unlink(work: *mut bindings::callback_head) {
+        // SAFETY: The reference is the list's, which the notifier leaves here.
+        let node = unsafe { Self::of_work(work) };
+        // SAFETY: Balanced below.
+        unsafe { helpers::sleepy_preempt_disable() };
+        // SAFETY: This is the thread that is watched, not from within a notifier, and `notifier` is linked.
+        unsafe { bindings::preempt_notifier_unregister(node.notifier.get()) };
+        node.observer.sched_out(Leave::Unwatched);
+        // SAFETY: Balances the above.
+        unsafe { helpers::sleepy_preempt_enable() };
+        node.state.store(GONE, Release);
+    }
+
+    /// # Safety
+    ///
+    /// `notifier` must be that of a node.
+    unsafe fn of_notifier<'a>(notifier: *mut bindings::preempt_notifier) -> &'a Self {
+        let notifier = Opaque::cast_from(notifier.cast_const()).cast_mut();
+        // SAFETY: By the safety requirement; the list's reference keeps it alive while it is linked.
+        unsafe { &*container_of!(notifier, Self, notifier) }
+    }
+
+    /// # Safety
+    ///
+    /// For the scheduler alone.
+    unsafe extern "C" fn sched_in(notifier: *mut bindings::preempt_notifier, _cpu: c_int) {
+        // SAFETY: The scheduler calls with a notifier that is linked.
+        unsafe { Self::of_notifier(notifier) }.observer.sched_in();
+    }
+
+    /// # Safety
+    ///
+    /// For the scheduler alone.
+    unsafe extern "C" fn sched_out(
+        notifier: *mut bindings::preempt_notifier,
+        _next: *mut bindings::task_struct,
+    ) {
+        // SAFETY: The scheduler calls with a notifier that is linked.
+        let node = unsafe { Self::of_notifier(notifier) };
+        // SAFETY: Both read the current thread, which is being switched away from.
+        let leave = unsafe {
+            if helpers::sleepy_current_is_dead() {
+                Leave::Dead
+            } else if helpers::sleepy_current_is_runnable() {
+                Leave::Preempted
+            } else {
+                Leave::Blocked
+            }
+        };
+        node.observer.sched_out(leave);
+        if leave == Leave::Dead {
+            node.state.store(DEAD, Release);
+        }
+    }
+}
+
+/// An [`Observer`] of a thread.
+///
+/// To be kept, after [`detach`](Self::detach), until [`gone`](Self::gone).
+pub(crate) struct Attachment<T: Observer>(Arc<Node<T>>);
+
+impl<T: Observer> Attachment<T> {
+    /// Watches `task` with `observer`, from when the thread next returns to user space or enters a guest.
+    ///
+    /// `ESRCH` if the thread is exiting, `ENOMEM`. For process context.
+    pub(crate) fn attach(task: ARef<Task>, observer: T) -> Result<Self> {
+        let node = Arc::pin_init(
+            pin_init!(Node {
+                // SAFETY: `slot` is valid for writing; the scheduler does not write to the operations.
+                notifier <- Opaque::ffi_init(|slot: *mut bindings::preempt_notifier| unsafe {
+                    slot.write(bindings::preempt_notifier {
+                        ops: ptr::from_ref(Node::<T>::OPS).cast_mut(),
+                        ..Default::default()
+                    })
+                }),
+                work <- Opaque::zeroed(),
+                state: Atomic::new(LINKING),
+                task,
+                observer,
+                _enabled: Enabled::new(),
+                _module: ModuleRef::new(),
+            }),
+            GFP_KERNEL,
+        )?;
+        let reference = node.clone().into_raw();
+        // SAFETY: `work` has never been queued. INVARIANT: `reference` is the task_work's.
+        let queued =
+            unsafe { node.queue(Node::<T>::link, bindings::task_work_notify_mode_TWA_RESUME) };
+        if let Err(error) = queued {
+            node.state.store(GONE, Release);
+            // SAFETY: Made by `into_raw` above; nothing was queued.
+            drop(unsafe { Arc::from_raw(reference) });
+            return Err(error);
+        }
+        Ok(Self(node))
+    }
+
+    /// The thread.
+    pub(crate) fn task(&self) -> &Task {
+        &self.0.task
+    }
+
+    /// Whether the thread is watched now.
+    pub(crate) fn attached(&self) -> bool {
+        self.0.state.load(Acquire) == LINKED
+    }
+
+    /// Ends the watch, as soon as the thread runs; a blocked one is interrupted as by a signal. May be
+    /// called again.
+    pub(crate) fn detach(&self) {
+        let state = &self.0.state;
+        if state.cmpxchg(LINKING, UNLINKING, Full).is_ok() {
+            return;
+        }
+        if state.cmpxchg(LINKED, UNLINKING, Full).is_ok() {
+            // A thread that is past its last task_work takes the notifier with it: it becomes `DEAD`.
+            //
+            // SAFETY: `link` has run, and only one caller gets from `LINKED` to here. The reference is the
+            // list's.
+            let _ = unsafe {
+                self.0
+                    .queue(Node::<T>::unlink, bindings::task_work_notify_mode_TWA_SIGNAL)
+            };
+        }
+    }
+
+    /// Whether the thread has nothing to do with the observer any more. If it died with the notifier
+    /// linked, that is cleaned up here; hence only for contexts that may sleep.
+    pub(crate) fn gone(&self) -> bool {
+        if self.0.state.cmpxchg(DEAD, GONE, Full).is_ok() {
+            // The scheduler may still be on its way through the list, with interrupts off.
+            rcu::synchronize_rcu();
+            // SAFETY: The list's reference; the thread that had the list is dead, and only one caller
+            // gets from `DEAD` to here.
+            drop(unsafe { Arc::from_raw(Arc::as_ptr(&self.0)) });
+        }
+        self.0.state.load(Acquire) == GONE
+    }
+}
+
+impl<T: Observer> Deref for Attachment<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.observer
+    }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Packets.
+//!
+//! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
+
+use super::bindings as helpers;
+use core::ptr::NonNull;
+use kernel::bindings;
+
+/// A packet on its way, as a hook on its device sees it.
+///
+/// # Invariants
+///
+/// `skb` is valid and this thread's alone for as long as this lives, its data begin with the link layer's
+/// header, and `net` is the namespace of its device.
+pub(crate) struct Packet {
+    skb: NonNull<bindings::sk_buff>,
+    net: NonNull<bindings::net>,
+    pushed: bool,
+}
+
+impl Packet {
+    /// # Safety
+    ///
+    /// `skb` and `net` must be as the invariants say, until the result is dropped; but with `pulled` the
+    /// data begin behind the link layer's header. They do again when the result is dropped.
+    pub(super) unsafe fn new(
+        skb: NonNull<bindings::sk_buff>,
+        net: NonNull<bindings::net>,
+        pulled: bool,
+    ) -> Self {
+        if pulled {
+            // SAFETY: The packet came from a device, so that its header is there, in front of its data.
+            unsafe { helpers::sleepy_skb_push_mac(skb.as_ptr()) };
+        }
+        // INVARIANT: By the safety requirements and the push.
+        Self {
+            skb,
+            net,
+            pushed: pulled,
+        }
+    }
+
+    /// The packet's `sk_buff`.
+    pub(super) fn as_ptr(&self) -> *mut bindings::sk_buff {
+        self.skb.as_ptr()
+    }
+
+    /// Hash of the packet's flow (addresses, protocol and ports), the same in both directions.
+    pub(crate) fn flow_hash(&self) -> u32 {
+        // SAFETY: Valid by the type invariants.
+        unsafe { helpers::sleepy_skb_flow_hash(self.skb.as_ptr(), self.net.as_ptr()) }
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        if self.pushed {
+            // SAFETY: Takes back what `new` has put in front.
+            unsafe { helpers::sleepy_skb_pull_mac(self.skb.as_ptr()) };
+        }
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A value with a timer that any context may set anew.
+//!
+//! The `kernel` crate's `HrTimer` ties each start to a handle that cancels when it is dropped; a timer
+//! that hooks on several CPUs set again and again has no place for such handles.
+//!
+//! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h)
+
+use core::ops::Deref;
+use kernel::{bindings, container_of, prelude::*, types::Opaque};
+
+/// Something that has deadlines.
+pub(crate) trait Expire: Sized + Send + Sync + 'static {
+    /// The time that was set has come. In softirq context; may set the timer anew.
+    fn expire(this: &Timed<Self>);
+}
+
+/// A `T` with a timer on the monotonic clock.
+///
+/// To be dropped in process context: waits for a call of [`Expire::expire`] under way.
+///
+/// # Invariants
+///
+/// `timer` is set up with `Self::run`, and pinned inside its `Timed<T>`.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Timed<T: Expire> {
+    #[pin]
+    timer: Opaque<bindings::hrtimer>,
+    #[pin]
+    value: T,
+}
+
+// SAFETY: A timer belongs to no thread; `T` is `Send`.
+unsafe impl<T: Expire> Send for Timed<T> {}
+// SAFETY: `set` may be called by several CPUs at once, the timer has its own lock; `T` is `Sync`.
+unsafe impl<T: Expire> Sync for Timed<T> {}
+
+impl<T: Expire> Timed<T> {
+    /// Puts a timer, not set, beside `value`.
+    pub(crate) fn new<E>(value: impl PinInit<T, E>) -> impl PinInit<Self, Error>
+    where
+        Error: From<E>,
+    {
+        try_pin_init!(Self {
+            value <- value,
+            timer <- Opaque::ffi_init(|slot: *mut bindings::hrtimer| {
+                // SAFETY: `slot` is valid for writing and will stay where it is.
+                // INVARIANT: Set up with `run`.
+                unsafe {
+                    bindings::hrtimer_setup(
+                        slot,
+                        Some(Self::run),
+                        bindings::CLOCK_MONOTONIC as bindings::clockid_t,
+                        bindings::hrtimer_mode_HRTIMER_MODE_ABS_SOFT,
+                    )
+                }
+            }),
+        }? Error)
+    }
+
+    /// Sets the timer to `at`, in nanoseconds of the monotonic clock, whatever it was set to before. For
+    /// any context but those that hold a runqueue's lock.
+    pub(crate) fn set(&self, at: u64) {
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        // SAFETY: The timer is set up by the type invariant, and cancelled before it is freed.
+        unsafe {
+            bindings::hrtimer_start_range_ns(
+                self.timer.get(),
+                at,
+                0,
+                bindings::hrtimer_mode_HRTIMER_MODE_ABS_SOFT,
+            )
+        };
+    }
+
+    /// # Safety
+    ///
+    /// For the timer core alone.
+    unsafe extern "C" fn run(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
+        let timer = Opaque::cast_from(timer.cast_const()).cast_mut();
+        // SAFETY: By the type invariant `timer` is in a `Timed<T>`, which is not freed before this call
+        // returns, since dropping it cancels the timer.
+        let this = unsafe { &*container_of!(timer, Self, timer) };
+        T::expire(this);
+        // Setting it anew, even meanwhile on another CPU, has queued it already.
+        bindings::hrtimer_restart::HRTIMER_NORESTART
+    }
+}
+
+impl<T: Expire> Deref for Timed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+#[pinned_drop]
+impl<T: Expire> PinnedDrop for Timed<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Set up by the type invariant. Nobody can set it again: that needs a reference.
+        unsafe { bindings::hrtimer_cancel(self.timer.get()) };
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The nice value of one thread.
+
+use super::ThreadState;
+use crate::rust::sched;
+use kernel::task::Task;
+
+/// What was done to a thread's nice value.
+pub(super) struct Nice {
+    /// What it was when we last found it untouched by us.
+    baseline: i32,
+    /// What we have set it to, unless that is the baseline.
+    set: Option<i32>,
+    /// Somebody else has changed what we had set: hands off.
+    foreign: bool,
+}
+
+impl Nice {
+    /// Nothing yet.
+    pub(super) fn new(task: &Task) -> Self {
+        Self {
+            baseline: sched::nice(task),
+            set: None,
+            foreign: false,
+        }
+    }
+
+    /// Sets it to what `target` makes of the baseline.
+    pub(super) fn set(&mut self, task: &Task, target: impl FnOnce(i32) -> i32) {
+        let now = sched::nice(task);
+        if self.foreign {
+            return;
+        }
+        match self.set {
+            Some(set) if set != now => {
+                self.set = None;
+                self.foreign = true;
+                return;
+            }
+            Some(_) => {}
+            // An administrator may well change it while we have not: that is the new baseline.
+            None => self.baseline = now,
+        }
+        let target = target(self.baseline);
+        if target != now {
+            sched::set_nice(task, target);
+        }
+        self.set = (target != self.baseline).then_some(target);
+    }
+
+    /// How it is now.
+    pub(super) fn state(&self, task: &Task) -> ThreadState {
+        let nice = sched::nice(task);
+        let foreign = self.foreign || self.set.is_some_and(|set| set != nice);
+        ThreadState {
+            nice,
+            baseline: if foreign || self.set.is_none() {
+                nice
+            } else {
+                self.baseline
+            },
+            moved: self.set.is_some() && !foreign,
+            foreign,
+        }
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `/dev/sleepy`: decodes an ioctl, calls the registry.
+
+use crate::{
+    registry::{Fault, Registry, Request, REGISTRY},
+    rust::{
+        capability::{capable, Capability},
+        kvm,
+        periodic::Periodic,
+        process::Process,
+    },
+    sense::packet::Rules,
+    uapi,
+    vm::Name,
+};
+use core::mem::size_of;
+use kernel::{
+    fs::File,
+    ioctl::{_IOC_NR, _IOC_SIZE, _IOC_TYPE},
+    miscdevice::{MiscDevice, MiscDeviceRegistration},
+    prelude::*,
+    sync::{Arc, ArcBorrow},
+    transmute::{AsBytes, FromBytes},
+    uaccess::{UserPtr, UserSlice},
+};
+
+/// Every call; numbers without gaps, from 0.
+const CALLS: [u32; 8] = [
+    uapi::IOC_INFO,
+    uapi::IOC_VM_ADD,
+    uapi::IOC_VM_REMOVE,
+    uapi::IOC_VM_SET,
+    uapi::IOC_VM_GET,
+    uapi::IOC_VM_STATS,
+    uapi::IOC_VM_VCPUS,
+    uapi::IOC_VM_LINKS,
+];
+
+/// An open `/dev/sleepy`. What it refers to is the registry; it has nothing of its own.
+pub(crate) struct Device;
+
+fn permitted() -> Result {
+    if capable(Capability::SysNice) && capable(Capability::NetAdmin) {
+        Ok(())
+    } else {
+        Err(EPERM)
+    }
+}
+
+#[vtable]
+impl MiscDevice for Device {
+    type Ptr = Arc<Periodic<Registry>>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        permitted()?;
+        REGISTRY.get().ok_or(ENODEV)
+    }
+
+    fn ioctl(
+        registry: ArcBorrow<'_, Periodic<Registry>>,
+        _file: &File,
+        cmd: u32,
+        arg: usize,
+    ) -> Result<isize> {
+        // The descriptor may have been given to somebody else since it was opened.
+        permitted()?;
+        if !CALLS.contains(&cmd) {
+            let known = _IOC_TYPE(cmd) == _IOC_TYPE(uapi::IOC_INFO)
+                && CALLS.iter().any(|&call| _IOC_NR(call) == _IOC_NR(cmd));
+            return Err(if known { EMSGSIZE } else { ENOTTY });
+        }
+        let arg = Argument {
+            address: UserPtr::from_addr(arg),
+            size: _IOC_SIZE(cmd),
+        };
+        match cmd {
+            uapi::IOC_INFO => arg.write(&info(&registry)),
+            uapi::IOC_VM_ADD => vm_add(&registry, &arg),
+            uapi::IOC_VM_REMOVE => {
+                let remove: uapi::VmRemove = arg.read()?;
+                zero(remove.reserved)?;
+                Registry::remove(&registry, remove.id)
+            }
+            uapi::IOC_VM_SET => {
+                let set: uapi::VmSet = arg.read()?;
+                zero(set.reserved)?;
+                check_policy(&set.policy)?;
+                registry.get(set.id)?.set_policy(&set.policy);
+                Ok(())
+            }
+            uapi::IOC_VM_GET => vm_get(&registry, &arg),
+            uapi::IOC_VM_STATS => {
+                let mut stats: KBox<uapi::VmStats> = KBox::new(arg.read()?, GFP_KERNEL)?;
+                zero(stats.reserved)?;
+                let vm = registry.get(stats.id)?;
+                vm.engine.touch();
+                vm.engine.stats.fill(&mut stats);
+                arg.write(&*stats)
+            }
+            uapi::IOC_VM_VCPUS => {
+                let array: uapi::VmArray = arg.read()?;
+                let vm = registry.get(array.id)?;
+                let mut items = KVec::new();
+                let mut result = Ok(());
+                vm.each_vcpu(|vcpu| push(&mut items, vcpu, &mut result));
+                result.and_then(|()| write_array(&arg, array, &items))
+            }
+            _ => {
+                let array: uapi::VmArray = arg.read()?;
+                let vm = registry.get(array.id)?;
+                let mut items = KVec::new();
+                let mut result = Ok(());
+                Registry::each_link(&vm, |link| push(&mut items, link, &mut result));
+                result.and_then(|()| write_array(&arg, array, &items))
+            }
+        }?;
+        Ok(0)
+    }
+}
+
+/// The argument of a call, in user space.
+struct Argument {
+    address: UserPtr,
+    size: usize,
+}
+
+impl Argument {
+    fn read<T: FromBytes>(&self) -> Result<T> {
+        UserSlice::new(self.address, self.size).reader().read()
+    }
+
+    fn write<T: AsBytes>(&self, value: &T) -> Result {
+        UserSlice::new(self.address, self.size).writer().write(value)
+    }
+}
+
+fn zero(reserved: u32) -> Result {
+    if reserved == 0 {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
+}
+
+fn push<T>(items: &mut KVec<T>, item: T, result: &mut Result) {
+    if let Err(error) = items.push(item, GFP_KERNEL) {
+        *result = Err(error.into());
+    }
+}
+
+/// Copies an array from the user; `E2BIG` for more than `max` items.
+fn read_array<T: FromBytes>(address: u64, count: u32, max: u32) -> Result<KVec<T>> {
+    if count > max {
+        return Err(E2BIG);
+    }
+    let address = UserPtr::from_addr(usize::try_from(address).map_err(|_| EFAULT)?);
+    let count = count as usize;
+    let mut reader = UserSlice::new(address, count * size_of::<T>()).reader();
+    let mut items = KVec::with_capacity(count, GFP_KERNEL)?;
+    for _ in 0..count {
+        items.push(reader.read()?, GFP_KERNEL)?;
+    }
+    Ok(items)
+}
+
+/// Writes as many items as there is room for, and how many there are.
+fn write_array<T: AsBytes>(arg: &Argument, mut array: uapi::VmArray, items: &[T]) -> Result {
+    let address = UserPtr::from_addr(usize::try_from(array.items).map_err(|_| EFAULT)?);
+    let room = items.len().min(array.count as usize);
+    let mut writer = UserSlice::new(address, room * size_of::<T>()).writer();
+    for item in &items[..room] {
+        writer.write(item)?;
+    }
+    array.count = items.len() as u32;
+    arg.write(&array)
+}
+
+fn info(registry: &Registry) -> uapi::Info {
+    uapi::Info {
+        version: uapi::ABI_VERSION,
+        max_vms: uapi::MAX_VMS,
+        max_links: uapi::MAX_LINKS,
+        max_rules: uapi::MAX_RULES,
+        max_insns: uapi::MAX_INSNS,
+        vms: registry.count(),
+        levers: 1 << uapi::LEVER_OBSERVE | 1 << uapi::LEVER_NICE,
+        features: 0,
+        reserved: [0; 4],
+    }
+}
+
+fn vm_get(registry: &Registry, arg: &Argument) -> Result {
+    let mut get: uapi::VmGet = arg.read()?;
+    zero(get.reserved)?;
+    let vm = match get.flags {
+        0 => registry.get(get.id)?,
+        uapi::GET_NEXT => registry.next(get.id)?,
+        _ => return Err(EINVAL),
+    };
+    vm.get(&mut get);
+    arg.write(&get)
+}
+
+fn vm_add(registry: &Periodic<Registry>, arg: &Argument) -> Result {
+    let mut add: uapi::VmAdd = arg.read()?;
+    let result = match request(&add).and_then(|request| Registry::add(registry, request)) {
+        Ok(id) => {
+            add.id = id;
+            add.fault = uapi::FAULT_NONE;
+            Ok(())
+        }
+        Err(fault) => {
+            add.fault = fault.what;
+            add.fault_index = fault.index;
+            Err(fault.error)
+        }
+    };
+    let written = arg.write(&add);
+    if let (Ok(()), Err(error)) = (result, written) {
+        // The caller cannot know the id: as if nothing had been.
+        Registry::remove(registry, add.id)?;
+        return Err(error);
+    }
+    result
+}
+
+fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
+    let fault = |what| {
+        move |error| Fault {
+            error,
+            what,
+            index: 0,
+        }
+    };
+    zero(add.reserved)?;
+    let name = check_name(&add.name).map_err(fault(uapi::FAULT_NAME))?;
+    check_policy(&add.policy).map_err(fault(uapi::FAULT_POLICY))?;
+    let links = read_array(add.links, add.n_links, uapi::MAX_LINKS).map_err(fault(uapi::FAULT_LINK))?;
+    let rules: KVec<uapi::Rule> =
+        read_array(add.rules, add.n_rules, uapi::MAX_RULES).map_err(fault(uapi::FAULT_RULE))?;
+    let rules = Rules::from_user(&rules).map_err(|(error, index)| Fault {
+        error,
+        what: uapi::FAULT_RULE,
+        index,
+    })?;
+    let handle = fault(uapi::FAULT_HANDLE);
+    let kvm = match add.vm_fd {
+        -1 => None,
+        fd => Some(kvm::Vm::from_fd(fd).map_err(&handle)?),
+    };
+    Ok(Request {
+        name,
+        process: Process::find(add.pid).map_err(handle)?,
+        start_time: add.start_time,
+        kvm,
+        policy: add.policy,
+        links,
+        rules,
+    })
+}
+
+fn check_name(name: &Name) -> Result<Name> {
+    let end = name.iter().position(|&byte| byte == 0).ok_or(EINVAL)?;
+    let (text, rest) = name.split_at(end);
+    let graphic = text.iter().all(|&b| b.is_ascii_graphic() && b != b'/');
+    if text.is_empty() || !graphic || rest.iter().any(|&byte| byte != 0) {
+        return Err(EINVAL);
+    }
+    Ok(*name)
+}
+
+fn check_policy(policy: &uapi::Policy) -> Result {
+    let times = [policy.linger, policy.request_timeout, policy.max_sleep];
+    let nice = -20..=19;
+    let boosts = policy.flags & uapi::POLICY_BOOST != 0;
+    let fine = times.iter().all(|&time| time <= uapi::MAX_TIME)
+        && policy.request_timeout >= uapi::MIN_TIMEOUT
+        && policy.max_sleep >= uapi::MIN_TIMEOUT
+        && matches!(policy.lever, uapi::LEVER_OBSERVE | uapi::LEVER_NICE)
+        && policy.flags & !uapi::POLICY_BOOST == 0
+        && nice.contains(&policy.sleepy_nice)
+        && nice.contains(&policy.boost_nice)
+        && (boosts || policy.boost_nice == 0);
+    if fine {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
+}

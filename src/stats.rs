@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a VM's statistics are kept in.
+
+use crate::{
+    policy::{
+        histogram::{bucket, BUCKETS},
+        state::Change,
+    },
+    uapi,
+};
+use core::array;
+use kernel::sync::atomic::{Atomic, Relaxed};
+
+/// A number that any context may add to.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    /// Zero.
+    pub(crate) fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+
+    /// Adds `n`.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.add(n, Relaxed);
+    }
+
+    /// Its value now.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+fn counters<const N: usize>() -> [Counter; N] {
+    array::from_fn(|_| Counter::new())
+}
+
+fn values<const N: usize>(counters: &[Counter; N]) -> [u64; N] {
+    array::from_fn(|i| counters[i].get())
+}
+
+/// How often which time was taken; see [`uapi::Histogram`].
+pub(crate) struct Histogram([Counter; BUCKETS]);
+
+impl Histogram {
+    /// Counts a time, in nanoseconds.
+    pub(crate) fn record(&self, time: u64) {
+        self.0[bucket(time)].add(1);
+    }
+}
+
+/// Counts from when the VM was added; see [`uapi::VmStats`], whose fields these are.
+pub(crate) struct Stats {
+    pub(crate) requests: Counter,
+    pub(crate) responses: Counter,
+    pub(crate) closed: Counter,
+    pub(crate) timeouts: Counter,
+    pub(crate) overflows: Counter,
+    pub(crate) wakes: [Counter; uapi::WAKE_CAUSES],
+    pub(crate) sleeps: [Counter; uapi::SLEEP_CAUSES],
+    time: [Counter; uapi::PHASES],
+    oncpu: [Counter; uapi::PHASES],
+    pub(crate) trigger: Histogram,
+    pub(crate) exec: Histogram,
+}
+
+impl Stats {
+    /// All zero.
+    pub(crate) fn new() -> Self {
+        Self {
+            requests: Counter::new(),
+            responses: Counter::new(),
+            closed: Counter::new(),
+            timeouts: Counter::new(),
+            overflows: Counter::new(),
+            wakes: counters(),
+            sleeps: counters(),
+            time: counters(),
+            oncpu: counters(),
+            trigger: Histogram(counters()),
+            exec: Histogram(counters()),
+        }
+    }
+
+    /// Books the time that a change ends to the phase it ends.
+    pub(crate) fn account(&self, change: &Change) {
+        let phase = change.before.phase() as usize;
+        self.time[phase].add(change.elapsed);
+        let vcpus = change.before.on_cpu();
+        if vcpus > 0 {
+            self.oncpu[phase].add(change.elapsed * vcpus);
+        }
+    }
+
+    /// Writes everything out. Not one snapshot: each number is right by itself.
+    pub(crate) fn fill(&self, out: &mut uapi::VmStats) {
+        out.requests = self.requests.get();
+        out.responses = self.responses.get();
+        out.closed = self.closed.get();
+        out.timeouts = self.timeouts.get();
+        out.overflows = self.overflows.get();
+        out.wakes = [0; 8];
+        out.wakes[..uapi::WAKE_CAUSES].copy_from_slice(&values(&self.wakes));
+        out.sleeps = [0; 8];
+        out.sleeps[..uapi::SLEEP_CAUSES].copy_from_slice(&values(&self.sleeps));
+        out.time = values(&self.time);
+        out.oncpu = values(&self.oncpu);
+        for (out, histogram) in [(&mut out.trigger, &self.trigger), (&mut out.exec, &self.exec)] {
+            for (out, counter) in out.buckets.iter_mut().zip(&histogram.0) {
+                *out = counter.get();
+            }
+        }
+    }
+}
