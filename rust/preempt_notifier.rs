@@ -17,8 +17,8 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{Acquire, Atomic, Full, Release},
-        rcu, Arc,
+        atomic::{Acquire, Atomic, Full, Relaxed, Release},
+        Arc,
     },
     task::Task,
     types::Opaque,
@@ -54,8 +54,10 @@ const LINKED: u32 = 1;
 const UNLINKING: u32 = 2;
 /// The thread has exited with the notifier linked.
 const DEAD: u32 = 3;
+/// As [`DEAD`], and a grace period has been asked for: the scheduler may still be on its way through the list.
+const GRACE: u32 = 4;
 /// Neither linked nor queued any more.
-const GONE: u32 = 4;
+const GONE: u32 = 5;
 
 /// Keeps preempt notifiers enabled.
 ///
@@ -84,7 +86,7 @@ impl Drop for Enabled {
 ///
 /// - Until [`GONE`], one reference to the node belongs to the queued task_work or to the thread's list of
 ///   notifiers.
-/// - `notifier` is in that list in the states [`LINKED`] and [`DEAD`], and in [`UNLINKING`] if it was linked.
+/// - `notifier` is in that list in the states [`LINKED`], [`DEAD`] and [`GRACE`], and in [`UNLINKING`] if it was linked.
 /// - `work` is queued at most once at a time: by `attach`, and after it has run, by `detach`.
 #[pin_data]
 struct Node<T: Observer> {
@@ -93,6 +95,8 @@ struct Node<T: Observer> {
     #[pin]
     work: Opaque<bindings::callback_head>,
     state: Atomic<u32>,
+    /// The grace period, in [`GRACE`].
+    grace: Atomic<usize>,
     task: ARef<Task>,
     observer: T,
     _enabled: Enabled,
@@ -244,6 +248,7 @@ impl<T: Observer> Attachment<T> {
                 }),
                 work <- Opaque::zeroed(),
                 state: Atomic::new(LINKING),
+                grace: Atomic::new(0),
                 task,
                 observer,
                 _enabled: Enabled::new(),
@@ -293,17 +298,34 @@ impl<T: Observer> Attachment<T> {
         }
     }
 
-    /// Whether the thread has nothing to do with the observer any more. If it died with the notifier
-    /// linked, that is cleaned up here; hence only for contexts that may sleep.
-    pub(crate) fn gone(&self) -> bool {
-        if self.0.state.cmpxchg(DEAD, GONE, Full).is_ok() {
-            // The scheduler may still be on its way through the list, with interrupts off.
-            rcu::synchronize_rcu();
-            // SAFETY: The list's reference; the thread that had the list is dead, and only one caller
-            // gets from `DEAD` to here.
-            drop(unsafe { Arc::from_raw(Arc::as_ptr(&self.0)) });
+    /// Whether the thread has nothing to do with the observer any more. Of one that died with the notifier
+    /// linked this is true a grace period after the first call that found it dead. Takes `&mut`, since it
+    /// cleans up then.
+    pub(crate) fn gone(&mut self) -> bool {
+        let node = &self.0;
+        match node.state.load(Acquire) {
+            GONE => true,
+            DEAD => {
+                // SAFETY: May be called in any context.
+                let grace = unsafe { bindings::start_poll_synchronize_rcu() };
+                node.grace.store(grace as usize, Relaxed);
+                node.state.store(GRACE, Relaxed);
+                false
+            }
+            GRACE => {
+                let grace = node.grace.load(Relaxed) as c_ulong;
+                // SAFETY: May be called in any context.
+                let over = unsafe { bindings::poll_state_synchronize_rcu(grace) };
+                if over {
+                    node.state.store(GONE, Relaxed);
+                    // SAFETY: The list's reference. The thread that had the list is dead, the scheduler is
+                    // through with it, and only `&mut self` gets from `GRACE` to here.
+                    drop(unsafe { Arc::from_raw(Arc::as_ptr(node)) });
+                }
+                over
+            }
+            _ => false,
         }
-        self.0.state.load(Acquire) == GONE
     }
 }
 

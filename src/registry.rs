@@ -312,6 +312,7 @@ impl Work for Registry {
     fn run(this: &Periodic<Self>) -> Option<u32> {
         let mut inner = this.inner.lock();
         let mut next = 0;
+        let mut progress = false;
         loop {
             let Some(cursor) = inner.vms.cursor_lower_bound(&next) else {
                 break;
@@ -319,10 +320,11 @@ impl Work for Registry {
             let (&id, vm) = cursor.current();
             if !vm.clone().scan() {
                 this.remove_locked(&mut inner, id);
+                progress = true;
             }
             next = id + 1;
         }
-        let progress = this.sweep(&mut inner);
+        progress |= this.sweep(&mut inner);
         if inner.leaving.is_empty() {
             (inner.count > 0).then_some(SCAN_INTERVAL)
         } else {

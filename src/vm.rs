@@ -142,9 +142,9 @@ impl Vm {
                 continue;
             };
             let mut known = false;
-            for old in vcpus.iter().filter(|old| old.id == id) {
+            for old in vcpus.iter_mut().filter(|old| old.id == id) {
                 if core::ptr::eq(old.task(), &*task) {
-                    known = !old.gone();
+                    known |= !old.gone();
                 } else {
                     // Another thread runs this vCPU now.
                     self.engine.remove_thread(old.task());
@@ -180,7 +180,7 @@ impl Vm {
     /// Drops those that have nothing to do with their thread any more.
     fn sweep(&self, vcpus: &mut KVec<Attachment<Vcpu>>) {
         let mut index = 0;
-        while let Some(vcpu) = vcpus.get(index) {
+        while let Some(vcpu) = vcpus.get_mut(index) {
             if vcpu.gone() {
                 self.engine.remove_thread(vcpu.task());
                 let _ = vcpus.remove(index);
@@ -199,7 +199,7 @@ impl Vm {
         self.vcpus.lock().iter().for_each(Attachment::detach);
     }
 
-    /// After [`close`](Self::close): whether no thread has anything to do with the VM any more. May sleep.
+    /// After [`close`](Self::close): whether no thread has anything to do with the VM any more.
     pub(crate) fn finished(&self) -> bool {
         let mut vcpus = self.vcpus.lock();
         self.sweep(&mut vcpus);
