@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/capability.h`](srctree/include/linux/capability.h)
 
-use kernel::bindings;
+use kernel::{bindings, prelude::*};
 
 /// A capability.
 #[derive(Clone, Copy)]
@@ -20,5 +20,5 @@ pub(crate) enum Capability {
 /// thread as having used it.
 pub(crate) fn capable(capability: Capability) -> bool {
     // SAFETY: May be called in any process context, with any capability that exists.
-    unsafe { bindings::capable(capability as _) }
+    unsafe { bindings::capable(capability as c_int) }
 }

@@ -51,7 +51,8 @@ impl<T: Send + Sync> Global<T> {
     /// The value, if there is one.
     pub(crate) fn get(&self) -> Option<Arc<T>> {
         let _reader = rcu::read_lock();
-        let address = ptr::with_exposed_provenance::<T>(self.address.load(kernel::sync::atomic::Acquire));
+        let address =
+            ptr::with_exposed_provenance::<T>(self.address.load(kernel::sync::atomic::Acquire));
         if address.is_null() {
             return None;
         }

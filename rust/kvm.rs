@@ -103,7 +103,7 @@ impl Vm {
                 &raw mut vcpu,
             ))
         }?;
-        Some((VcpuId(vcpu as usize), task))
+        Some((VcpuId(vcpu), task))
     }
 }
 

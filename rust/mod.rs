@@ -23,6 +23,10 @@ pub(crate) mod timed;
 mod bindings {
     #![allow(
         clippy::all,
+        clippy::cast_lossless,
+        clippy::ptr_as_ptr,
+        clippy::ref_as_ptr,
+        clippy::undocumented_unsafe_blocks,
         dead_code,
         improper_ctypes,
         missing_docs,

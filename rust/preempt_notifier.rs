@@ -292,8 +292,10 @@ impl<T: Observer> Attachment<T> {
             // SAFETY: `link` has run, and only one caller gets from `LINKED` to here. The reference is the
             // list's.
             let _ = unsafe {
-                self.0
-                    .queue(Node::<T>::unlink, bindings::task_work_notify_mode_TWA_SIGNAL)
+                self.0.queue(
+                    Node::<T>::unlink,
+                    bindings::task_work_notify_mode_TWA_SIGNAL,
+                )
             };
         }
     }

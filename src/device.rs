@@ -131,7 +131,9 @@ impl Argument {
     }
 
     fn write<T: AsBytes>(&self, value: &T) -> Result {
-        UserSlice::new(self.address, self.size).writer().write(value)
+        UserSlice::new(self.address, self.size)
+            .writer()
+            .write(value)
     }
 }
 
@@ -236,7 +238,8 @@ fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
     zero(add.reserved)?;
     let name = check_name(&add.name).map_err(fault(uapi::FAULT_NAME))?;
     check_policy(&add.policy).map_err(fault(uapi::FAULT_POLICY))?;
-    let links = read_array(add.links, add.n_links, uapi::MAX_LINKS).map_err(fault(uapi::FAULT_LINK))?;
+    let links =
+        read_array(add.links, add.n_links, uapi::MAX_LINKS).map_err(fault(uapi::FAULT_LINK))?;
     let rules: KVec<uapi::Rule> =
         read_array(add.rules, add.n_rules, uapi::MAX_RULES).map_err(fault(uapi::FAULT_RULE))?;
     let rules = Rules::from_user(&rules).map_err(|(error, index)| Fault {

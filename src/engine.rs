@@ -3,7 +3,7 @@
 //! What of a VM the hot paths need: its state machine, its threads, its statistics.
 
 use crate::{
-    act::{Act, Lever, Level, Room, ThreadState},
+    act::{Act, Level, Lever, Room, ThreadState},
     policy::{
         machine::{Cause, Machine, Times},
         state::{Change, Event, State},

@@ -139,7 +139,8 @@ impl Registry {
         let handle = Fault::at(uapi::FAULT_HANDLE);
         let kvm = which_vm(&request).map_err(&handle)?;
         // A VM that is gone may still hold the name, or even the address, until the next scan.
-        let taken = [inner.names.get(&request.name), inner.machines.get(&kvm)].map(Option::<&u32>::copied);
+        let taken =
+            [inner.names.get(&request.name), inner.machines.get(&kvm)].map(Option::<&u32>::copied);
         for id in taken.into_iter().flatten() {
             let gone = inner.vms.get(&id).is_some_and(|vm| !vm.scan());
             if gone {
@@ -313,10 +314,7 @@ impl Work for Registry {
         let mut inner = this.inner.lock();
         let mut next = 0;
         let mut progress = false;
-        loop {
-            let Some(cursor) = inner.vms.cursor_lower_bound(&next) else {
-                break;
-            };
+        while let Some(cursor) = inner.vms.cursor_lower_bound(&next) {
             let (&id, vm) = cursor.current();
             if !vm.clone().scan() {
                 this.remove_locked(&mut inner, id);
@@ -328,7 +326,11 @@ impl Work for Registry {
         if inner.leaving.is_empty() {
             (inner.count > 0).then_some(SCAN_INTERVAL)
         } else {
-            Some(if progress { LEAVE_INTERVAL } else { SCAN_INTERVAL })
+            Some(if progress {
+                LEAVE_INTERVAL
+            } else {
+                SCAN_INTERVAL
+            })
         }
     }
 }

@@ -106,7 +106,10 @@ impl Stats {
         out.sleeps[..uapi::SLEEP_CAUSES].copy_from_slice(&values(&self.sleeps));
         out.time = values(&self.time);
         out.oncpu = values(&self.oncpu);
-        for (out, histogram) in [(&mut out.trigger, &self.trigger), (&mut out.exec, &self.exec)] {
+        for (out, histogram) in [
+            (&mut out.trigger, &self.trigger),
+            (&mut out.exec, &self.exec),
+        ] {
             for (out, counter) in out.buckets.iter_mut().zip(&histogram.0) {
                 *out = counter.get();
             }

@@ -358,7 +358,9 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: [0; BUCKETS] }
+        Self {
+            buckets: [0; BUCKETS],
+        }
     }
 }
 

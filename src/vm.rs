@@ -72,7 +72,11 @@ pub(crate) struct Vm {
 
 impl Vm {
     /// A VM without links and vCPUs; `policy` has been checked.
-    pub(crate) fn new(identity: Identity, policy: &uapi::Policy, rules: Rules) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        identity: Identity,
+        policy: &uapi::Policy,
+        rules: Rules,
+    ) -> Result<Arc<Self>> {
         let engine = Arc::pin_init(Timed::new(Engine::new(*policy)), GFP_KERNEL)?;
         let rules = Arc::new(rules, GFP_KERNEL)?;
         let policy = *policy;

@@ -10,8 +10,14 @@ const TICK_SHIFT: u32 = 5;
 const SLEEPY: u64 = 1 << 0;
 const HELD: u64 = 1 << 1;
 const IN_FLIGHT: Field = Field { shift: 2, bits: 9 };
-const ON_CPU: Field = Field { shift: 11, bits: 12 };
-const TIME: Field = Field { shift: 23, bits: 41 };
+const ON_CPU: Field = Field {
+    shift: 11,
+    bits: 12,
+};
+const TIME: Field = Field {
+    shift: 23,
+    bits: 41,
+};
 
 /// A run of bits in the word.
 struct Field {
