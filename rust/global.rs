@@ -74,3 +74,23 @@ impl<T: Send + Sync> Drop for Published<T> {
         drop(unsafe { Arc::from_raw(ptr::with_exposed_provenance::<T>(address)) });
     }
 }
+
+#[kernel::macros::kunit_tests(sleepy_global)]
+mod tests {
+    use super::*;
+
+    static PLACE: Global<u32> = Global::new();
+
+    #[test]
+    fn is_there_while_published_and_only_once() -> Result {
+        assert!(PLACE.get().is_none());
+        let published = PLACE.publish(Arc::new(1, GFP_KERNEL)?)?;
+        assert_eq!(PLACE.get().map(|value| *value), Some(1));
+        assert!(PLACE.publish(Arc::new(2, GFP_KERNEL)?).is_err());
+        let kept = PLACE.get();
+        drop(published);
+        assert!(PLACE.get().is_none());
+        assert_eq!(kept.map(|value| *value), Some(1));
+        Ok(())
+    }
+}

@@ -38,11 +38,14 @@ unsafe impl<T: Work> Sync for Periodic<T> {}
 
 impl<T: Work> Periodic<T> {
     /// Puts the work beside `value`; nothing is done before the first [`kick`](Self::kick).
-    pub(crate) fn new(
-        value: impl PinInit<T, Error>,
+    pub(crate) fn new<E>(
+        value: impl PinInit<T, E>,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
-    ) -> impl PinInit<Self, Error> {
+    ) -> impl PinInit<Self, Error>
+    where
+        Error: From<E>,
+    {
         try_pin_init!(Self {
             value <- value,
             work <- Opaque::ffi_init(move |slot: *mut bindings::delayed_work| {
@@ -66,7 +69,7 @@ impl<T: Work> Periodic<T> {
                     );
                 }
             }),
-        })
+        }? Error)
     }
 
     /// Does it in `milliseconds`, or earlier if that was planned. For process and softirq context.
@@ -111,5 +114,52 @@ impl<T: Work> PinnedDrop for Periodic<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: Set up by the type invariant. Also stops work that queues itself.
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
+    }
+}
+
+#[kernel::macros::kunit_tests(sleepy_periodic)]
+mod tests {
+    use super::*;
+    use kernel::{
+        static_lock_class,
+        sync::{
+            atomic::{Atomic, Relaxed},
+            Arc,
+        },
+        time::{delay::fsleep, Delta},
+    };
+
+    /// Runs every millisecond, and counts somewhere that outlives it.
+    struct Count(Arc<Atomic<u32>>);
+
+    impl Work for Count {
+        fn run(this: &Periodic<Self>) -> Option<u32> {
+            this.0.add(1, Relaxed);
+            Some(1)
+        }
+    }
+
+    #[test]
+    fn runs_when_kicked_again_and_again_and_not_after_the_drop() -> Result {
+        let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
+        let periodic = Arc::pin_init(
+            Periodic::new(Count(count.clone()), c"sleepy_test", static_lock_class!()),
+            GFP_KERNEL,
+        )?;
+        fsleep(Delta::from_millis(20));
+        assert_eq!(count.load(Relaxed), 0);
+        periodic.kick(1);
+        for _ in 0..500 {
+            if count.load(Relaxed) >= 2 {
+                break;
+            }
+            fsleep(Delta::from_millis(10));
+        }
+        assert!(count.load(Relaxed) >= 2);
+        drop(periodic);
+        let last = count.load(Relaxed);
+        fsleep(Delta::from_millis(20));
+        assert_eq!(count.load(Relaxed), last);
+        Ok(())
     }
 }

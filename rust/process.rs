@@ -83,3 +83,19 @@ impl Drop for Process {
         unsafe { bindings::put_pid(self.0.as_ptr()) };
     }
 }
+
+#[kernel::macros::kunit_tests(sleepy_process)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_init_and_not_a_number_that_cannot_be() -> Result {
+        let init = Process::find(1)?;
+        assert_eq!(init.number(), 1);
+        assert!(init.start_ticks().is_some());
+        assert!(init.thread().is_some());
+        assert!(Process::find(0).is_err());
+        assert!(Process::find(u32::MAX).is_err());
+        Ok(())
+    }
+}

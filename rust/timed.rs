@@ -103,3 +103,63 @@ impl<T: Expire> PinnedDrop for Timed<T> {
         unsafe { bindings::hrtimer_cancel(self.timer.get()) };
     }
 }
+
+#[kernel::macros::kunit_tests(sleepy_timed)]
+mod tests {
+    use super::*;
+    use kernel::{
+        sync::{
+            atomic::{Atomic, Relaxed},
+            Arc,
+        },
+        time::{delay::fsleep, hrtimer::HrTimerExpires, Delta, Instant, Monotonic},
+    };
+
+    /// Counts how often it expires, and sets its timer anew until it has three times.
+    struct Thrice(Atomic<u32>);
+
+    impl Expire for Thrice {
+        fn expire(this: &Timed<Self>) {
+            if this.0.fetch_add(1, Relaxed) < 2 {
+                this.set(now());
+            }
+        }
+    }
+
+    fn now() -> u64 {
+        Instant::<Monotonic>::now().as_nanos() as u64
+    }
+
+    fn thrice() -> Result<Arc<Timed<Thrice>>> {
+        Arc::pin_init(Timed::new(Thrice(Atomic::new(0))), GFP_KERNEL)
+    }
+
+    #[test]
+    fn expires_when_set_and_when_set_from_the_callback() -> Result {
+        let timed = thrice()?;
+        timed.set(now() + 1_000_000);
+        // As long as it takes on a busy machine.
+        for _ in 0..500 {
+            if timed.0.load(Relaxed) == 3 {
+                break;
+            }
+            fsleep(Delta::from_millis(10));
+        }
+        assert_eq!(timed.0.load(Relaxed), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn setting_replaces_and_dropping_cancels() -> Result {
+        let timed = thrice()?;
+        timed.set(now());
+        timed.set(now() + 3_600_000_000_000);
+        fsleep(Delta::from_millis(20));
+        // The first setting may have fired before the second replaced it, but not after.
+        let fired = timed.0.load(Relaxed);
+        fsleep(Delta::from_millis(20));
+        assert_eq!(timed.0.load(Relaxed), fired);
+        drop(timed);
+        Ok(())
+    }
+}
