@@ -1,5 +1,108 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Shows and controls sleepy.
+//! `sleepyctl` shows and controls sleepy, which keeps a KVM host's CPU for the virtual machines that have work.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+
+use cli::{Cli, Command, Vm};
+use error::{Error, Exit, Result};
+use output::Output;
+
+mod add_error;
+mod cli;
+mod device;
+mod error;
+mod filter;
+mod generate;
+mod histogram;
+mod ioctl;
+mod link;
+mod netns;
+mod output;
+mod policy;
+mod stats;
+mod stats_text;
+mod time;
+mod vm_add;
+mod vm_list;
+mod vm_remove;
+mod vm_set;
+mod vm_show;
+mod vmm;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_command_line(&error),
+    };
+    let name = cli.command.as_ref().map_or("sleepyctl", Command::name);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error = error.of(name);
+            if cli.json {
+                print_json(&error);
+            }
+            eprintln!("{error}");
+            ExitCode::from(error.exit as u8)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let output = Output { json: cli.json };
+    match &cli.command {
+        None => vm_list::run_with_module(output),
+        Some(Command::Vm(Vm::Add(args))) => vm_add::run(output, args),
+        Some(Command::Vm(Vm::List)) => vm_list::run(output),
+        Some(Command::Vm(Vm::Show { name })) => vm_show::run(output, name),
+        Some(Command::Vm(Vm::Set(args))) => vm_set::run(output, args),
+        Some(Command::Vm(Vm::Remove(args))) => vm_remove::run(output, args),
+        Some(Command::Stats(args)) => stats::run(output, args),
+        Some(Command::Generate { dir }) => generate::run(dir),
+    }
+}
+
+/// `--help` and `--version` end up here too, but are no errors.
+fn wrong_command_line(error: &clap::Error) -> ExitCode {
+    let asks_for_json = || {
+        std::env::args()
+            .skip(1)
+            .any(|arg| arg == "-j" || arg == "--json")
+    };
+    if error.use_stderr() && asks_for_json() {
+        print_json(&Error::usage(error.render().to_string().trim()));
+    }
+    // Where to print, if not even that works?
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() {
+        Exit::Usage as u8
+    } else {
+        0
+    })
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorJson<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorJson<'a> {
+    message: &'a str,
+    exit: u8,
+}
+
+fn print_json(error: &Error) {
+    let body = ErrorBody {
+        error: ErrorJson {
+            message: &error.message,
+            exit: error.exit as u8,
+        },
+    };
+    // The text goes to standard error in any case.
+    let _ = output::write(&(output::json(body) + "\n"));
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What goes wrong, in words, and with which exit code.
+
+use std::fmt::Display;
+
+use rustix::io::Errno;
+
+/// Exit codes; `--help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It did not work.
+    Failed = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The module is not loaded.
+    NotLoaded = 3,
+    /// A capability is missing.
+    NotPermitted = 4,
+}
+
+/// An error: a sentence that names the thing and the remedy, and an exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// The exit code.
+    pub exit: Exit,
+    /// The sentence.
+    pub message: String,
+}
+
+/// What most functions here return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// It did not work.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Failed,
+            message: message.into(),
+        }
+    }
+
+    /// The command line makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+
+    /// The module is not loaded.
+    pub fn not_loaded(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::NotLoaded,
+            message: message.into(),
+        }
+    }
+
+    /// A capability is missing.
+    pub fn not_permitted(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::NotPermitted,
+            message: message.into(),
+        }
+    }
+
+    /// An error number that needs no words of its own: `what: why`.
+    pub fn os(what: impl Display, errno: Errno) -> Self {
+        let why = words(errno);
+        match errno {
+            Errno::PERM | Errno::ACCESS => {
+                Self::not_permitted(format!("{what}: {why}; run as root"))
+            }
+            _ => Self::failed(format!("{what}: {why}")),
+        }
+    }
+
+    /// The same error, with the name of the command before it.
+    pub fn of(self, command: &str) -> Self {
+        Self {
+            message: format!("{command}: {}", self.message),
+            ..self
+        }
+    }
+}
+
+/// What the C library says about an error number, as a part of a sentence.
+pub fn words(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map(|first| first.to_lowercase().chain(chars).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_rights_have_their_own_exit_code() {
+        assert_eq!(Error::os("x", Errno::PERM).exit, Exit::NotPermitted);
+        assert_eq!(Error::os("x", Errno::ACCESS).exit, Exit::NotPermitted);
+        assert_eq!(Error::os("x", Errno::NOMEM).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn words_are_plain() {
+        assert_eq!(
+            Error::os("link tap0", Errno::NODEV)
+                .of("vm add")
+                .to_string(),
+            "vm add: link tap0: no such device"
+        );
+    }
+}

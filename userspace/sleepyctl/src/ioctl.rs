@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The ioctls of `/dev/sleepy` and of a tap, as safe functions. All `unsafe` code of sleepyctl is here.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use rustix::io::Result;
+use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl};
+use sleepy_uapi as uapi;
+use sleepy_uapi::{
+    Info, Link, Rule, Vcpu, VmAdd, VmArray, VmGet, VmLink, VmRemove, VmSet, VmStats,
+};
+
+/// [`uapi::IOC_INFO`].
+pub fn info(device: impl AsFd) -> Result<Info> {
+    // SAFETY: the call writes an `Info`, whose every bit pattern is valid.
+    unsafe { ioctl(device, Getter::<{ uapi::IOC_INFO }, Info>::new()) }
+}
+
+/// [`uapi::IOC_VM_ADD`], with the addresses and numbers of `links` and `rules` filled in.
+pub fn vm_add(
+    device: impl AsFd,
+    add: &mut VmAdd,
+    links: &[Link],
+    rules: &[KernelRule<'_>],
+) -> Result<()> {
+    let rules: Vec<Rule> = rules.iter().map(KernelRule::raw).collect();
+    add.links = links.as_ptr() as u64;
+    add.n_links = links.len() as u32;
+    add.rules = rules.as_ptr() as u64;
+    add.n_rules = rules.len() as u32;
+    // SAFETY: the call reads and writes a `VmAdd`, and reads as many links, rules and instructions as it is
+    // told of; all of them are borrowed until it has returned.
+    let result = unsafe { ioctl(device, Updater::<{ uapi::IOC_VM_ADD }, VmAdd>::new(add)) };
+    (add.links, add.rules) = (0, 0);
+    result
+}
+
+/// A rule whose instructions are borrowed.
+pub struct KernelRule<'a> {
+    /// One of `CLASS_*`.
+    pub class: u32,
+    /// `TO_VM`, `FROM_VM` or both.
+    pub direction: u32,
+    /// What libpcap has made of the expression.
+    pub insns: &'a [pcap::BpfInstruction],
+}
+
+// The kernel's `struct sock_filter` has 8 bytes, and libpcap's `struct bpf_insn`, which
+// `BpfInstruction` wraps, the same fields in the same places.
+const _: () = assert!(size_of::<pcap::BpfInstruction>() == 8);
+
+impl KernelRule<'_> {
+    fn raw(&self) -> Rule {
+        Rule {
+            class: self.class,
+            direction: self.direction,
+            len: self.insns.len() as u32,
+            reserved: 0,
+            insns: self.insns.as_ptr() as u64,
+        }
+    }
+}
+
+/// [`uapi::IOC_VM_REMOVE`].
+pub fn vm_remove(device: impl AsFd, remove: VmRemove) -> Result<()> {
+    // SAFETY: the call reads a `VmRemove`.
+    unsafe {
+        ioctl(
+            device,
+            Setter::<{ uapi::IOC_VM_REMOVE }, VmRemove>::new(remove),
+        )
+    }
+}
+
+/// [`uapi::IOC_VM_SET`].
+pub fn vm_set(device: impl AsFd, set: VmSet) -> Result<()> {
+    // SAFETY: the call reads a `VmSet`.
+    unsafe { ioctl(device, Setter::<{ uapi::IOC_VM_SET }, VmSet>::new(set)) }
+}
+
+/// [`uapi::IOC_VM_GET`].
+pub fn vm_get(device: impl AsFd, get: &mut VmGet) -> Result<()> {
+    // SAFETY: the call reads and writes a `VmGet`, whose every bit pattern is valid.
+    unsafe { ioctl(device, Updater::<{ uapi::IOC_VM_GET }, VmGet>::new(get)) }
+}
+
+/// [`uapi::IOC_VM_STATS`].
+pub fn vm_stats(device: impl AsFd, stats: &mut VmStats) -> Result<()> {
+    // SAFETY: the call reads and writes a `VmStats`, whose every bit pattern is valid.
+    unsafe {
+        ioctl(
+            device,
+            Updater::<{ uapi::IOC_VM_STATS }, VmStats>::new(stats),
+        )
+    }
+}
+
+/// [`uapi::IOC_VM_VCPUS`]: fills `room`, returns how many there are.
+pub fn vm_vcpus(device: impl AsFd, id: u32, room: &mut [Vcpu]) -> Result<u32> {
+    let mut array = VmArray {
+        id,
+        count: room.len() as u32,
+        items: room.as_mut_ptr() as u64,
+    };
+    // SAFETY: the call reads and writes a `VmArray`, and at most `room.len()` items, whose every bit pattern
+    // is valid, at the address of `room`.
+    unsafe {
+        ioctl(
+            device,
+            Updater::<{ uapi::IOC_VM_VCPUS }, VmArray>::new(&mut array),
+        )
+    }?;
+    Ok(array.count)
+}
+
+/// [`uapi::IOC_VM_LINKS`]: fills `room`, returns how many there are.
+pub fn vm_links(device: impl AsFd, id: u32, room: &mut [VmLink]) -> Result<u32> {
+    let mut array = VmArray {
+        id,
+        count: room.len() as u32,
+        items: room.as_mut_ptr() as u64,
+    };
+    // SAFETY: as in `vm_vcpus`.
+    unsafe {
+        ioctl(
+            device,
+            Updater::<{ uapi::IOC_VM_LINKS }, VmArray>::new(&mut array),
+        )
+    }?;
+    Ok(array.count)
+}
+
+/// The part of `struct ifreq` that `TUNGETIFF` writes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ifreq {
+    name: [u8; 16],
+    flags: u16,
+    rest: [u8; 22],
+}
+
+// linux/if_tun.h; the size in TUNGETIFF's number is that of an int, though it writes a `struct ifreq`.
+const TUNGETIFF: Opcode = 0x8004_54d2;
+const TUNGETDEVNETNS: Opcode = 0x54e3;
+const IFF_TAP: u16 = 2;
+
+/// The name of the tap behind a descriptor; none if it is a tun.
+pub fn tap_name(tap: impl AsFd) -> Result<Option<String>> {
+    let mut ifreq = Ifreq {
+        name: [0; 16],
+        flags: 0,
+        rest: [0; 22],
+    };
+    // SAFETY: the call writes a `struct ifreq`, which is as large as `Ifreq` and may hold any bytes.
+    unsafe { ioctl(tap, Updater::<TUNGETIFF, Ifreq>::new(&mut ifreq)) }?;
+    let name = ifreq
+        .name
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default();
+    Ok((ifreq.flags & IFF_TAP != 0).then(|| String::from_utf8_lossy(name).into_owned()))
+}
+
+/// A descriptor of the network namespace of the tap behind a descriptor.
+pub fn tap_netns(tap: impl AsFd) -> Result<OwnedFd> {
+    // SAFETY: the call takes no argument, and returns a new descriptor as `GetNetns` expects.
+    unsafe { ioctl(tap, GetNetns) }
+}
+
+struct GetNetns;
+
+// SAFETY: TUNGETDEVNETNS takes no argument, and the descriptor that it returns is the caller's alone.
+unsafe impl Ioctl for GetNetns {
+    type Output = OwnedFd;
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        TUNGETDEVNETNS
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::null_mut()
+    }
+
+    unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> Result<OwnedFd> {
+        // SAFETY: the call has succeeded, so that `out` is a new descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(out) })
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What is printed: text for people, JSON for scripts.
+
+use std::io::{ErrorKind, Write};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Version of everything that is printed as JSON.
+const SCHEMA_VERSION: u32 = 1;
+
+/// How to print.
+#[derive(Clone, Copy)]
+pub struct Output {
+    /// JSON in place of text.
+    pub json: bool,
+}
+
+#[derive(Serialize)]
+struct Document<T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    body: T,
+}
+
+impl Output {
+    /// Prints `body` as JSON on one line, or `text`.
+    pub fn print(&self, body: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        write(&if self.json { json(body) + "\n" } else { text() })
+    }
+}
+
+/// A JSON document on one line.
+pub fn json(body: impl Serialize) -> String {
+    let document = Document {
+        schema_version: SCHEMA_VERSION,
+        body,
+    };
+    serde_json::to_string(&document).expect("every body is an object with keys of text")
+}
+
+/// Writes to standard output. Nobody reads on is no error: `sleepyctl stats --watch 1 | head`.
+pub fn write(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Error::failed(format!("standard output: {error}"))),
+    }
+}
+
+/// Where a column's text stands.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Align {
+    /// For words.
+    Left,
+    /// For numbers.
+    Right,
+}
+
+/// Columns as wide as their widest text, two blanks between them; no blanks at a line's end.
+pub struct Table {
+    align: Vec<Align>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these heads.
+    pub fn new(heads: &[(&str, Align)]) -> Self {
+        let row = heads.iter().map(|(head, _)| (*head).to_string()).collect();
+        Self {
+            align: heads.iter().map(|(_, align)| *align).collect(),
+            rows: vec![row],
+        }
+    }
+
+    /// One more line.
+    pub fn row(&mut self, row: Vec<String>) {
+        assert_eq!(row.len(), self.align.len(), "a text for each column");
+        self.rows.push(row);
+    }
+
+    /// The lines, each after `indent`.
+    pub fn text(&self, indent: &str) -> String {
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.align.len()).map(width).collect();
+        let cell = |(i, text): (usize, &String)| match self.align[i] {
+            Align::Left => format!("{text:<0$}", widths[i]),
+            Align::Right => format!("{text:>0$}", widths[i]),
+        };
+        let line = |row: &Vec<String>| {
+            let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
+            format!("{indent}{}", cells.join("  "))
+                .trim_end()
+                .to_string()
+                + "\n"
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut table = Table::new(&[
+            ("NAME", Align::Left),
+            ("ID", Align::Right),
+            ("STATE", Align::Left),
+        ]);
+        table.row(vec!["a".into(), "1".into(), "awake".into()]);
+        table.row(vec!["longer".into(), "100".into(), String::new()]);
+        assert_eq!(
+            table.text(" "),
+            " NAME     ID  STATE\n a         1  awake\n longer  100\n"
+        );
+    }
+
+    #[test]
+    fn every_document_has_a_version() {
+        #[derive(Serialize)]
+        struct Body {
+            vms: [u32; 0],
+        }
+        assert_eq!(json(Body { vms: [] }), r#"{"schema_version":1,"vms":[]}"#);
+    }
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `stats`
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use sleepy_uapi as uapi;
+use sleepy_uapi::{Histogram, PHASES, VmGet, VmStats};
+
+use crate::cli::StatsArgs;
+use crate::device::{Device, gone, vm_name};
+use crate::error::Result;
+use crate::histogram::Summary;
+use crate::output::Output;
+use crate::stats_text;
+
+#[derive(Serialize)]
+struct Body {
+    vms: Vec<Stats>,
+}
+
+/// What one VM did.
+#[derive(Serialize)]
+pub struct Stats {
+    pub name: String,
+    pub id: u32,
+    pub requests: u64,
+    pub responses: u64,
+    pub in_flight: u32,
+    pub closed: u64,
+    pub timeouts: u64,
+    pub overflows: u64,
+    pub wakes: Wakes,
+    pub sleeps: Sleeps,
+    pub time_ns: Phases,
+    pub oncpu_ns: Phases,
+    /// Part of the on-CPU time in which no request was in flight.
+    pub idle_share: Option<f64>,
+    pub trigger_ns: Summary,
+    pub exec_ns: Summary,
+}
+
+#[derive(Serialize)]
+pub struct Wakes {
+    pub request: u64,
+    pub stir: u64,
+    pub admin: u64,
+}
+
+#[derive(Serialize)]
+pub struct Sleeps {
+    pub response: u64,
+    pub close: u64,
+    pub timeout: u64,
+    pub quiet: u64,
+}
+
+#[derive(Serialize)]
+pub struct Phases {
+    pub in_flight: u64,
+    pub idle: u64,
+    pub sleepy: u64,
+}
+
+impl Phases {
+    /// All phases together.
+    pub fn sum(&self) -> u64 {
+        self.in_flight + self.idle + self.sleepy
+    }
+}
+
+impl From<&[u64; PHASES]> for Phases {
+    fn from(times: &[u64; PHASES]) -> Self {
+        Self {
+            in_flight: times[uapi::PHASE_IN_FLIGHT],
+            idle: times[uapi::PHASE_IDLE],
+            sleepy: times[uapi::PHASE_SLEEPY],
+        }
+    }
+}
+
+impl Stats {
+    fn new(vm: &VmGet, stats: &VmStats) -> Self {
+        let oncpu_ns = Phases::from(&stats.oncpu);
+        Self {
+            name: vm_name(vm),
+            id: vm.id,
+            requests: stats.requests,
+            responses: stats.responses,
+            in_flight: vm.in_flight,
+            closed: stats.closed,
+            timeouts: stats.timeouts,
+            overflows: stats.overflows,
+            wakes: Wakes {
+                request: stats.wakes[uapi::WAKE_REQUEST],
+                stir: stats.wakes[uapi::WAKE_STIR],
+                admin: stats.wakes[uapi::WAKE_ADMIN],
+            },
+            sleeps: Sleeps {
+                response: stats.sleeps[uapi::SLEEP_RESPONSE],
+                close: stats.sleeps[uapi::SLEEP_CLOSE],
+                timeout: stats.sleeps[uapi::SLEEP_TIMEOUT],
+                quiet: stats.sleeps[uapi::SLEEP_QUIET],
+            },
+            time_ns: Phases::from(&stats.time),
+            idle_share: share(oncpu_ns.sum() - oncpu_ns.in_flight, oncpu_ns.sum()),
+            oncpu_ns,
+            trigger_ns: Summary::from(&stats.trigger),
+            exec_ns: Summary::from(&stats.exec),
+        }
+    }
+}
+
+/// `part` of `whole`, if there is a whole.
+pub fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Runs it.
+pub fn run(output: Output, args: &StatsArgs) -> Result<()> {
+    let device = Device::open()?;
+    let mut before = HashMap::new();
+    let now = print(output, &device, args, &before)?;
+    let Some(pause) = args.watch else {
+        return Ok(());
+    };
+    before = now;
+    loop {
+        std::thread::sleep(pause);
+        before = print(output, &device, args, &before)?;
+    }
+}
+
+/// Prints what happened since `before`, or with JSON everything; returns the figures.
+fn print(
+    output: Output,
+    device: &Device,
+    args: &StatsArgs,
+    before: &HashMap<u32, VmStats>,
+) -> Result<HashMap<u32, VmStats>> {
+    let vms = if args.names.is_empty() {
+        device.vms()?
+    } else {
+        device.named(&args.names)?
+    };
+    let mut now = HashMap::new();
+    let mut shown = Vec::new();
+    for vm in &vms {
+        let stats = match device.stats(vm)? {
+            Some(stats) => stats,
+            None if args.names.is_empty() => continue,
+            None => return Err(gone(vm)),
+        };
+        let since = before
+            .get(&vm.id)
+            .filter(|_| !output.json)
+            .map_or(stats, |before| difference(&stats, before));
+        shown.push(Stats::new(vm, &since));
+        now.insert(vm.id, stats);
+    }
+    let interval = args.watch.filter(|_| !before.is_empty());
+    let body = Body { vms: shown };
+    output.print(&body, || {
+        heading(args.watch, interval) + &stats_text::human(&body.vms)
+    })?;
+    Ok(now)
+}
+
+fn heading(watch: Option<Duration>, interval: Option<Duration>) -> String {
+    match (watch, interval) {
+        (None, _) => String::new(),
+        (Some(_), None) => "--- since they were added\n".to_string(),
+        (Some(_), Some(interval)) => format!("--- last {}s\n", interval.as_secs_f64()),
+    }
+}
+
+/// What was counted between two looks.
+fn difference(now: &VmStats, before: &VmStats) -> VmStats {
+    fn each<const N: usize>(now: &[u64; N], before: &[u64; N]) -> [u64; N] {
+        std::array::from_fn(|i| now[i].saturating_sub(before[i]))
+    }
+    let histogram = |now: &Histogram, before: &Histogram| Histogram {
+        buckets: each(&now.buckets, &before.buckets),
+    };
+    VmStats {
+        id: now.id,
+        reserved: 0,
+        requests: now.requests.saturating_sub(before.requests),
+        responses: now.responses.saturating_sub(before.responses),
+        closed: now.closed.saturating_sub(before.closed),
+        timeouts: now.timeouts.saturating_sub(before.timeouts),
+        overflows: now.overflows.saturating_sub(before.overflows),
+        wakes: each(&now.wakes, &before.wakes),
+        sleeps: each(&now.sleeps, &before.sleeps),
+        time: each(&now.time, &before.time),
+        oncpu: each(&now.oncpu, &before.oncpu),
+        trigger: histogram(&now.trigger, &before.trigger),
+        exec: histogram(&now.exec, &before.exec),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_is_all_cpu_time_without_a_request() {
+        let mut stats = VmStats::default();
+        assert_eq!(
+            Stats::new(&VmGet::default(), &stats).idle_share,
+            None,
+            "it never ran"
+        );
+        stats.oncpu[uapi::PHASE_IN_FLIGHT] = 25;
+        stats.oncpu[uapi::PHASE_IDLE] = 35;
+        stats.oncpu[uapi::PHASE_SLEEPY] = 40;
+        assert_eq!(Stats::new(&VmGet::default(), &stats).idle_share, Some(0.75));
+    }
+
+    #[test]
+    fn interval_is_what_came_since() {
+        let mut before = VmStats {
+            requests: 5,
+            ..VmStats::default()
+        };
+        before.trigger.buckets[7] = 5;
+        let mut now = VmStats {
+            requests: 8,
+            timeouts: 1,
+            ..before
+        };
+        now.trigger.buckets[9] = 3;
+        let interval = Stats::new(&VmGet::default(), &difference(&now, &before));
+        assert_eq!(
+            (
+                interval.requests,
+                interval.timeouts,
+                interval.trigger_ns.count
+            ),
+            (3, 1, 3)
+        );
+        assert_eq!(interval.trigger_ns.buckets.len(), 1);
+    }
+
+    #[test]
+    fn json_has_what_scripts_rely_on() {
+        let json =
+            serde_json::to_value(Stats::new(&VmGet::default(), &VmStats::default())).unwrap();
+        for path in [
+            "/requests",
+            "/responses",
+            "/in_flight",
+            "/closed",
+            "/timeouts",
+            "/overflows",
+            "/idle_share",
+            "/wakes/request",
+            "/wakes/stir",
+            "/wakes/admin",
+            "/sleeps/response",
+            "/sleeps/close",
+            "/sleeps/timeout",
+            "/sleeps/quiet",
+            "/time_ns/in_flight",
+            "/time_ns/idle",
+            "/time_ns/sleepy",
+            "/oncpu_ns/in_flight",
+            "/oncpu_ns/idle",
+            "/oncpu_ns/sleepy",
+            "/trigger_ns/count",
+            "/trigger_ns/p50",
+            "/trigger_ns/p90",
+            "/trigger_ns/p99",
+            "/trigger_ns/max",
+            "/trigger_ns/buckets",
+            "/exec_ns/count",
+        ] {
+            assert!(json.pointer(path).is_some(), "{path}");
+        }
+    }
+}

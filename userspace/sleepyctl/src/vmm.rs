@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The process that runs a VM, held by a pidfd so that its number cannot come to mean another one.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+
+use procfs::ProcError;
+use procfs::process::{FDTarget, Process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::time::Timespec;
+
+use crate::error::{Error, Result, words};
+use crate::ioctl;
+use crate::netns::Netns;
+
+/// A process, alive when it was opened.
+pub struct Vmm {
+    pid: i32,
+    pidfd: OwnedFd,
+    process: Process,
+    comm: String,
+    start_time: u64,
+}
+
+impl fmt::Display for Vmm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.comm)
+    }
+}
+
+/// A tap that a VMM holds open.
+pub struct Tap {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub netns: Netns,
+}
+
+impl Vmm {
+    /// The process with this number.
+    ///
+    /// First the pidfd, then what `/proc` says, then whether the process of the pidfd still lives: if it
+    /// does, its number was not free meanwhile, and `/proc` spoke of the same process.
+    pub fn open(pid: i32) -> Result<Self> {
+        let number = Pid::from_raw(pid)
+            .ok_or_else(|| Error::usage("--pid 0: no process has the number 0"))?;
+        let pidfd =
+            pidfd_open(number, PidfdFlags::empty()).map_err(|errno| no_process(pid, errno))?;
+        let process =
+            Process::new(pid).map_err(|error| proc_error(&format!("process {pid}"), &error))?;
+        let stat = process
+            .stat()
+            .map_err(|error| proc_error(&format!("process {pid}"), &error))?;
+        let vmm = Self {
+            pid,
+            pidfd,
+            process,
+            comm: stat.comm,
+            start_time: stat.starttime,
+        };
+        if vmm.has_ended() {
+            Err(Error::failed(format!("{vmm} has ended")))
+        } else {
+            Ok(vmm)
+        }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid.unsigned_abs()
+    }
+
+    /// When it started, in clock ticks after boot.
+    pub fn start_time(&self) -> u64 {
+        self.start_time
+    }
+
+    /// Its network namespace.
+    pub fn netns(&self) -> Result<Netns> {
+        Netns::open(format!("/proc/{}/ns/net", self.pid))
+            .map_err(|errno| Error::os(format!("the network namespace of {self}"), errno))
+    }
+
+    /// The numbers of its descriptors of KVM virtual machines.
+    pub fn vm_fds(&self) -> Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for fd in self
+            .process
+            .fd()
+            .map_err(|error| proc_error(&format!("the descriptors of {self}"), &error))?
+        {
+            match fd {
+                Ok(fd) if fd.target == FDTarget::AnonInode("kvm-vm".to_string()) => {
+                    found.push(fd.fd)
+                }
+                // It may be closed between one look and the next.
+                _ => {}
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The taps that it holds open, by descriptor.
+    pub fn taps(&self) -> Result<Vec<Tap>> {
+        let mut taps = Vec::new();
+        for fd in self.tap_fds()? {
+            // A descriptor closed or reused since we looked is not a tap of this VM any more.
+            let own = match self.take(fd) {
+                Ok(own) => own,
+                Err(Errno::BADF) => continue,
+                Err(errno) => return Err(self.take_error(fd, errno)),
+            };
+            let Ok(Some(name)) = ioctl::tap_name(&own) else {
+                continue;
+            };
+            let netns = ioctl::tap_netns(&own)
+                .and_then(Netns::from_fd)
+                .map_err(|errno| {
+                    Error::os(
+                        format!("the network namespace of the tap {name} of {self}"),
+                        errno,
+                    )
+                })?;
+            taps.push(Tap { name, netns });
+        }
+        Ok(taps)
+    }
+
+    /// Numbers of the descriptors whose `fdinfo` names an interface.
+    fn tap_fds(&self) -> Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for fd in self
+            .process
+            .fd()
+            .map_err(|error| proc_error(&format!("the descriptors of {self}"), &error))?
+        {
+            let Ok(fd) = fd else { continue };
+            let Ok(info) = std::fs::read_to_string(format!("/proc/{}/fdinfo/{}", self.pid, fd.fd))
+            else {
+                continue;
+            };
+            if names_interface(&info) {
+                found.push(fd.fd);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// A duplicate of one of its descriptors.
+    pub fn take(&self, fd: i32) -> rustix::io::Result<OwnedFd> {
+        pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty())
+    }
+
+    /// Why [`Vmm::take`] failed.
+    pub fn take_error(&self, fd: i32, errno: Errno) -> Error {
+        match errno {
+            Errno::PERM => Error::not_permitted(format!(
+                "not permitted to take descriptors from {self}; run as root, or with CAP_SYS_PTRACE"
+            )),
+            Errno::SRCH => Error::failed(format!("{self} has ended")),
+            Errno::BADF => Error::failed(format!(
+                "{self} has no descriptor {fd}; `ls -l /proc/{}/fd` lists them",
+                self.pid
+            )),
+            _ => Error::failed(format!("descriptor {fd} of {self}: {}", words(errno))),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
+        // A pidfd is readable once its process has ended.
+        !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
+    }
+}
+
+/// Whether a descriptor's `fdinfo` is that of a tap with a device.
+fn names_interface(fdinfo: &str) -> bool {
+    fdinfo.lines().any(|line| {
+        line.strip_prefix("iff:")
+            .is_some_and(|name| !name.trim().is_empty())
+    })
+}
+
+fn no_process(pid: i32, errno: Errno) -> Error {
+    let thread_of = Process::new(pid)
+        .and_then(|thread| thread.status())
+        .ok()
+        .filter(|status| status.tgid != pid);
+    match (errno, thread_of) {
+        (_, Some(status)) => Error::failed(format!(
+            "{pid} is a thread of process {}; give --pid {0}",
+            status.tgid
+        )),
+        (Errno::SRCH, None) => {
+            Error::failed(format!("there is no process {pid}; give the VMM's pid"))
+        }
+        _ => Error::os(format!("process {pid}"), errno),
+    }
+}
+
+fn proc_error(what: &str, error: &ProcError) -> Error {
+    match error {
+        ProcError::PermissionDenied(_) => {
+            Error::not_permitted(format!("{what}: permission denied; run as root"))
+        }
+        ProcError::NotFound(_) => Error::failed(format!("{what} has ended")),
+        _ => Error::failed(format!("{what}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn own_process_is_opened() {
+        let own = std::process::id();
+        let vmm = Vmm::open(own as i32).unwrap();
+        assert_eq!(vmm.pid(), own);
+        assert!(vmm.start_time() > 0);
+        assert!(
+            vmm.vm_fds().unwrap().is_empty(),
+            "a test has no virtual machine"
+        );
+    }
+
+    #[test]
+    fn ended_process_is_noticed() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let vmm = Vmm::open(child.id() as i32).unwrap();
+        assert!(!vmm.has_ended());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(vmm.has_ended());
+        let error = Vmm::open(child.id() as i32).err().unwrap().to_string();
+        assert_eq!(
+            error,
+            format!("there is no process {}; give the VMM's pid", child.id())
+        );
+    }
+
+    #[test]
+    fn thread_is_no_process() {
+        std::thread::spawn(|| {
+            let tid = rustix::thread::gettid().as_raw_nonzero().get();
+            let error = Vmm::open(tid).err().unwrap().to_string();
+            let pid = std::process::id();
+            assert_eq!(
+                error,
+                format!("{tid} is a thread of process {pid}; give --pid {pid}")
+            );
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn interface_is_found_in_fdinfo() {
+        assert!(names_interface(
+            "pos:\t0\nflags:\t0104002\nmnt_id:\t27\nino:\t118\niff:\ttap0\n"
+        ));
+        assert!(
+            !names_interface("pos:\t0\nflags:\t0104002\nmnt_id:\t27\nino:\t118\niff:\t\n"),
+            "no device yet"
+        );
+        assert!(!names_interface(
+            "pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t1\neventfd-count: 0\n"
+        ));
+    }
+}
