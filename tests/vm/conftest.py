@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every test gets, and what is asked of the kernel after each."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from lib import abi, host, kvm, net, scene, trace  # noqa: E402
+
+# Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
+# the look back at the whole run comes last.
+ORDER = ["abi", "caller", "add", "wake", "timing", "levers", "vcpus", "stats", "faults", "stopped",
+         "module", "ctl", "filters", "guests", "after"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def test_host():
+    assert os.getuid() == 0 and host.KO and host.BUILD, "run this by tests/vm/run, in the test host"
+    host.need(host.kvm_vendor())
+    if host.DEBUG:
+        Path("/proc/sys/kernel/panic_on_warn").write_text("1")
+    leaks = Path("/sys/kernel/debug/kmemleak")
+    if leaks.exists():
+        leaks.write_text("clear")
+    net.clean()
+    yield
+    net.clean()
+
+
+@pytest.fixture(scope="session")
+def log(test_host):
+    log = host.Log()
+    yield log
+    log.close()
+
+
+@pytest.fixture(scope="session")
+def tracer(test_host):
+    tracer = trace.Trace()
+    yield tracer
+    tracer.close()
+
+
+@pytest.fixture(autouse=True)
+def aftermath(request, log):
+    """After each test: no report in the kernel's log, no VM left, nothing that keeps the module."""
+    host.mark(request.node.nodeid)
+    yield
+    left = []
+    if os.path.exists(abi.DEVICE):
+        with abi.Device() as device:
+            left = [vm.name.decode() for vm in device.vms()]
+            device.clear()
+        try:
+            host.wait(lambda: host.refcount() <= 0, "the module's references are gone")
+        except AssertionError as error:
+            left.append(str(error))
+    net.clean()
+    found = host.reports(log.read())
+    assert not found, "the kernel reports:\n" + "\n".join(found)
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def sleepy(aftermath):
+    """The module, loaded."""
+    if not host.loaded():
+        host.load()
+
+
+@pytest.fixture
+def device(sleepy):
+    with abi.Device() as device:
+        yield device
+        device.clear()
+
+
+@pytest.fixture
+def vmm(aftermath):
+    """Makes VMMs that do as they are told."""
+    made = []
+
+    def make():
+        made.append(kvm.Vmm())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def scenes(device, tracer, vmm):
+    """Makes tiny VMs with a tap, added to sleepy, with the test at both ends of the tap."""
+    made = []
+
+    def make(vcpus=1, code="spin", irqchip=False, nice=0, add=True, **policy):
+        name = f"{net.PREFIX}{len(made)}"
+        net.tap(name)
+        one = vmm()
+        one.tap(name)
+        kvm_fd, tids = one.machine(code, vcpus, irqchip)
+        made.append(scene.Scene(device, tracer, one, kvm_fd, tids, name, nice))
+        if add:
+            made[-1].add(**policy)
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VMM that does as it is told: for what no sane VMM does.
+
+A child process takes one command after another from a socket, so that a test can have two VMs in one
+process, move a vCPU to another thread, or exec over a running one. The guest is one instruction.
+"""
+
+import ctypes
+import fcntl
+import json
+import mmap
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+import traceback
+
+from . import host, net
+
+CREATE_VM, CREATE_IRQCHIP = 0xAE01, 0xAE60
+CREATE_VCPU, SET_MEMORY, RUN = 0xAE41, 0x4020AE46, 0xAE80
+GET_SREGS, SET_SREGS, SET_REGS = 0x8138AE83, 0x4138AE84, 0x4090AE82
+HALT, SPIN = b"\xf4", b"\xeb\xfe"
+
+
+class Machine:
+    """What happens in the child."""
+
+    def __init__(self):
+        self.kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+        self.memory = {}
+        self.stop = {}
+
+    def vm(self, irqchip=False):
+        """Creates a VM. With an interrupt controller, a halted vCPU blocks inside of KVM."""
+        vm = fcntl.ioctl(self.kvm, CREATE_VM, 0)
+        if irqchip:
+            fcntl.ioctl(vm, CREATE_IRQCHIP, 0)
+        return vm
+
+    def vcpu(self, vm, number=0, code="spin"):
+        """Creates a vCPU; nobody runs it yet."""
+        if vm not in self.memory:
+            page = mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+            page.write(SPIN if code == "spin" else HALT * 4096)
+            address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+            fcntl.ioctl(vm, SET_MEMORY, struct.pack("IIQQQ", 0, 0, 0, 4096, address))
+            self.memory[vm] = page
+        vcpu = fcntl.ioctl(vm, CREATE_VCPU, number)
+        sregs = bytearray(312)
+        fcntl.ioctl(vcpu, GET_SREGS, sregs, True)
+        struct.pack_into("Q", sregs, 0, 0)   # cs.base
+        struct.pack_into("H", sregs, 12, 0)  # cs.selector
+        fcntl.ioctl(vcpu, SET_SREGS, bytes(sregs))
+        fcntl.ioctl(vcpu, SET_REGS, struct.pack("18Q", *[0] * 16, 0, 2))
+        return vcpu
+
+    def run(self, vcpu):
+        """Runs a vCPU in a thread of its own until `halt`; returns the thread's id."""
+        libc = ctypes.CDLL(None)
+        stop = self.stop[vcpu] = threading.Event()
+        started = threading.Event()
+
+        def body():
+            thread.tid = threading.get_native_id()
+            started.set()
+            while not stop.is_set():
+                libc.ioctl(vcpu, ctypes.c_ulong(RUN), 0)
+                # A halt ends KVM_RUN at once: there is no interrupt controller.
+                fcntl.ioctl(vcpu, SET_REGS, struct.pack("18Q", *[0] * 16, 0, 2))
+                time.sleep(0.001)
+
+        thread = threading.Thread(target=body, daemon=True)
+        stop.thread = thread
+        thread.start()
+        started.wait()
+        return thread.tid
+
+    def halt(self, vcpu):
+        """Ends the thread that runs a halting vCPU."""
+        self.stop[vcpu].set()
+        self.stop[vcpu].thread.join()
+
+    def step(self, vcpu):
+        """Runs a halting vCPU once in the main thread."""
+        ctypes.CDLL(None).ioctl(vcpu, ctypes.c_ulong(RUN), 0)
+        return os.getpid()
+
+    def tap(self, name):
+        """Opens a tap, as its owner."""
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(fd, net.TUNSETIFF, struct.pack("16sH22x", name.encode(), net.IFF_TAP | net.IFF_NO_PI))
+        return fd
+
+    def close(self, fd):
+        os.close(fd)
+
+    def exec(self):
+        """Becomes another program, which has none of KVM's descriptors: they are closed on exec."""
+        os.execv("/bin/sleep", ["sleep", "1000"])
+
+    def exec_in_thread(self):
+        """The same from a thread that is not the first one."""
+        threading.Thread(target=self.exec, daemon=True).start()
+        time.sleep(1000)
+
+
+def serve(channel):
+    machine = Machine()
+    with channel.makefile("rw") as file:
+        for line in file:
+            name, args = json.loads(line)
+            try:
+                answer = {"result": getattr(machine, name)(*args)}
+            except Exception:  # whatever it is, the test is told
+                answer = {"error": traceback.format_exc()}
+            file.write(json.dumps(answer) + "\n")
+            file.flush()
+
+
+class Vmm:
+    """The child, seen from the test."""
+
+    def __init__(self):
+        ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                # Nothing of the tests' own: a copy of /dev/sleepy here would keep the module.
+                keep = theirs.fileno()
+                os.closerange(3, keep)
+                os.closerange(keep + 1, 4096)
+                serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+        self.channel = ours
+        self.file = ours.makefile("rw")
+
+    def send(self, name, *args):
+        self.file.write(json.dumps([name, args]) + "\n")
+        self.file.flush()
+
+    def __getattr__(self, name):
+        def call(*args):
+            self.send(name, *args)
+            line = self.file.readline()
+            assert line, f"the VMM died in {name}"
+            answer = json.loads(line)
+            assert "error" not in answer, answer.get("error")
+            return answer["result"]
+        return call
+
+    def machine(self, code="spin", vcpus=1, irqchip=False):
+        """A VM with running vCPUs: (descriptor, thread ids)."""
+        vm = self.vm(irqchip)
+        tids = [self.run(self.vcpu(vm, number, code)) for number in range(vcpus)]
+        host.wait(lambda: all(os.path.exists(f"/proc/{self.pid}/task/{tid}") for tid in tids), "vCPU threads")
+        return vm, tids
+
+    def stop(self):
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGCONT)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+            self.file.close()
+            self.channel.close()

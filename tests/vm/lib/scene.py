@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VM with a tap, and the test at both ends of it.
+
+       test: packet socket  ->  tap's egress hook   ->  tap's queue  ->  test: the VMM's descriptor
+       test: packet socket  <-  tap's ingress hook  <-------------------  (taken by pidfd_getfd)
+
+No Linux guest and no network stack has a say in what is sent and when.
+"""
+
+import os
+
+from . import abi, frames, host, net
+
+UDP, TCP = 17, 6
+UDP_PORT, TCP_PORT = 7, 80
+
+RULES = [
+    (abi.CLOSE, abi.TO_VM | abi.FROM_VM, frames.tcp_flag(frames.RST)),
+    (abi.REQUEST, abi.TO_VM, frames.ipv4_port(UDP, True, UDP_PORT)),
+    (abi.RESPONSE, abi.FROM_VM, frames.ipv4_port(UDP, False, UDP_PORT)),
+    (abi.CLOSE, abi.FROM_VM, frames.tcp_flag(frames.FIN)),
+    (abi.REQUEST, abi.TO_VM, frames.ipv4_port(TCP, True, TCP_PORT)),
+    (abi.RESPONSE, abi.FROM_VM, frames.ipv4_port(TCP, False, TCP_PORT)),
+]
+
+
+class Scene:
+    """One VM."""
+
+    def __init__(self, device, tracer, vmm, kvm_fd, tids, tap, nice=0):
+        self.device, self.vmm, self.kvm_fd, self.tids, self.tap = device, vmm, kvm_fd, tids, tap
+        self.baseline = nice
+        for tid in self.tids:
+            os.setpriority(os.PRIO_PROCESS, tid, nice)
+        self.tasks = tracer.learn(self.tids)
+        self.tracer = tracer
+        self.host = net.HostSide(tap)
+        self.vm = net.VmSide(vmm.pid, tap)
+        self.id = 0
+        self.policy = abi.policy()
+
+    def add(self, rules=None, links=None, name=None, **policy):
+        self.policy = abi.policy(**policy)
+        with open("/proc/self/ns/net", "rb") as netns:
+            self.id = self.device.add(
+                name or self.tap, self.vmm.pid, vm_fd=-1, policy_=self.policy,
+                links=[(netns.fileno(), net.ifindex(self.tap))] if links is None else links,
+                rules=RULES if rules is None else rules)
+        return self.id
+
+    def set(self, **changes):
+        self.policy = self.policy.but(**changes)
+        self.device.set(self.id, self.policy)
+
+    def recording(self, *others):
+        """Records this VM's threads and device, and those of the others."""
+        scenes = (self, *others)
+        tasks = {task: tid for one in scenes for task, tid in one.tasks.items()}
+        return self.tracer.recording(tasks, [one.tap for one in scenes])
+
+    # Packets. A flow is a port of the client's.
+
+    def request(self, flow=0, payload=b"?"):
+        self.host.send(frames.udp(True, 10000 + flow, UDP_PORT, payload))
+
+    def answer(self, flow=0, payload=b"!"):
+        self.vm.send(frames.udp(False, 10000 + flow, UDP_PORT, payload))
+
+    def tcp_to_vm(self, flags, payload=b"", flow=0):
+        self.host.send(frames.tcp(True, 20000 + flow, TCP_PORT, flags, payload))
+
+    def tcp_from_vm(self, flags, payload=b"", flow=0):
+        self.vm.send(frames.tcp(False, 20000 + flow, TCP_PORT, flags, payload))
+
+    # What the module says, and what the threads have.
+
+    def get(self):
+        return self.device.get(self.id)
+
+    def stats(self):
+        return self.device.stats(self.id)
+
+    def nices(self):
+        return [host.nice_of(tid) for tid in self.tids]
+
+    def is_sleepy(self):
+        want = self.baseline
+        if self.policy.lever == abi.NICE:
+            want = max(want, self.policy.sleepy_nice)
+        return self.get().state == abi.SLEEPY and self.nices() == [want] * len(self.tids)
+
+    def wait_sleepy(self, seconds=5):
+        host.wait(self.is_sleepy, f"{self.tap} is sleepy; {self}", seconds, step=0.001)
+
+    def wait_sleeps(self, cause, count=1, seconds=5):
+        """Waits until it fell asleep so many times for this cause."""
+        host.wait(lambda: self.stats().sleeps[cause] >= count, f"{count} x asleep by {cause}; {self}", seconds)
+
+    def attached(self):
+        """Waits until every vCPU thread has its notifier."""
+        def all_attached():
+            vcpus = self.device.vcpus(self.id)
+            return len(vcpus) == len(self.tids) and all(vcpu.flags & abi.ATTACHED for vcpu in vcpus)
+        host.wait(all_attached, "all vCPU threads are attached")
+
+    def __repr__(self):
+        if not self.id:
+            return f"{self.tap}: not added"
+        vm, stats = self.get(), self.stats()
+        return (f"{self.tap}: state {vm.state}, {vm.in_flight} in flight, nice {self.nices()}, wakes "
+                f"{stats.wakes}, sleeps {stats.sleeps}")
+
+    def close(self):
+        self.host.close()
+        self.vm.close()
