@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The one front door. What builds for a kernel of your own (all, install, clean) uses this machine's
+# tools; everything else brings its own tools and kernel, kept in ~/.cache/sleepy (SLEEPY_CACHE).
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+FLAVOUR ?= base
+PREFIX ?= /usr/local
+CARGO ?= cargo
+CARGO_TARGET_DIR ?= $(CURDIR)/userspace/target
+
+export CARGO_TARGET_DIR
+export KERNEL_SRC OUT ACCEL
+
+manifest := --manifest-path userspace/Cargo.toml
+sleepyctl := $(CARGO_TARGET_DIR)/release/sleepyctl
+
+# Not the variables of a tool that prefers its own (kbuild reads O=, V= and so on from the command line).
+.PHONY: all module tool install clean setup kernel demo test test-full vm check help check-kdir
+.DEFAULT_GOAL := all
+
+##@ For your kernel
+all: module tool ## sleepy.ko for the kernel in KDIR (default: the running one), and sleepyctl
+
+check-kdir:
+	@scripts/check-kdir '$(KDIR)'
+
+module: check-kdir ## sleepy.ko alone; MO=DIR builds it in that directory
+	+$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(if $(MO),MO='$(abspath $(MO))') $$(scripts/check-kdir --make-args '$(KDIR)') modules
+
+tool: ## sleepyctl alone
+	$(CARGO) build $(manifest) --release --locked --bin sleepyctl
+
+install: all ## install both (PREFIX=/usr/local, DESTDIR=)
+	+$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(if $(MO),MO='$(abspath $(MO))') $(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)') \
+		$$(scripts/check-kdir --make-args '$(KDIR)') modules_install
+	install -D -m 755 '$(sleepyctl)' '$(DESTDIR)$(PREFIX)/sbin/sleepyctl'
+
+clean: ## remove what was built in this tree
+	+[ ! -e '$(KDIR)/Makefile' ] || $(MAKE) -C '$(KDIR)' M='$(CURDIR)' clean
+	rm -rf userspace/target
+
+##@ To try it and to work on it, on any Linux machine (as root)
+setup: ## make the tool root: compilers, emulator, kernel source; all else does so by itself
+	@scripts/setup
+
+kernel: ## build the test kernel; FLAVOUR=base|lock|memory, KERNEL_SRC=TREE for a tree of your own
+	@scripts/kernel $(FLAVOUR)
+
+demo: ## microVMs with real requests, without and with sleepy, side by side; OUT=DIR keeps demo.json
+	@scripts/demo
+
+test: ## all tests on the normal kernel, the most telling on the debug kernels
+	@scripts/in-tools scripts/run-tests
+
+test-full: ## all tests on all kernels
+	@scripts/in-tools scripts/run-tests --full
+
+vm: ## a shell in the test host with the module loaded; FLAVOUR=, ACCEL=kvm|tcg
+	@scripts/shell $(FLAVOUR)
+
+check: ## formatting, lints and warnings of every file
+	@scripts/check
+
+help: ## this list
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s:\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
