@@ -9,7 +9,16 @@ use sleepy_uapi::NAME_SIZE;
 
 use crate::policy::PolicyArgs;
 
-const EXIT_CODES: &str = "\
+const HELP: &str = "\
+Without a command, shows the state of everything.
+
+Examples:
+  sleepyctl vm add --pid 4242 --name a \\
+      --request 'tcp dst port 80' --response 'tcp src port 80'
+  sleepyctl vm show a
+  sleepyctl stats --watch 2
+  sleepyctl vm remove --all
+
 Exit codes:
   0  done
   1  failed
@@ -17,35 +26,50 @@ Exit codes:
   3  the module is not loaded
   4  not permitted";
 
-const EXAMPLES: &str = "\
-Examples:
-  sleepyctl vm add --pid 4242 --name a --request 'tcp dst port 80' --response 'tcp src port 80'
-  sleepyctl vm show a
-  sleepyctl stats --watch 2
-  sleepyctl vm remove --all";
-
 const ADD_HELP: &str = "\
-EXPR is a pcap-filter(7) expression; it sees the packets of the VM's links as tcpdump does there.
-TIME is 200us, 5ms, 1s or 1m.
+EXPR is a pcap-filter(7) expression. It sees the packets of the VM's links as
+tcpdump does there. TIME is 200us, 5ms, 1s or 1m.
 
-What TCP does by itself is known: bare acknowledgements and a client's bare FIN mean nothing,
-a reset or the VM's FIN ends a flow. --no-tcp-defaults leaves all of it to your expressions.
+The taps that the VMM holds open are links without asking. NETNS is a name that
+`ip netns` lists, or the path of a file; without it, DEV is looked up here, then
+in the VMM's network namespace.
+
+What TCP does by itself is known: bare acknowledgements and a client's bare FIN
+mean nothing; a reset or the VM's FIN ends a flow. --no-tcp-defaults leaves all
+of it to your expressions.
 
 Examples:
   A web server:
-    sleepyctl vm add --pid 4242 --name a --request 'tcp dst port 80' --response 'tcp src port 80'
+    sleepyctl vm add --pid 4242 --name a \\
+        --request 'tcp dst port 80' --response 'tcp src port 80'
   The same, only measured:
     sleepyctl vm add --pid 4242 --name a --lever observe \\
         --request 'tcp dst port 80' --response 'tcp src port 80'
-  Any UDP, behind a bridge port in the network namespace blue:
-    sleepyctl vm add --pid 4242 --name b --link blue/veth0 --request udp --response udp";
+  Any UDP, on a device in the network namespace blue:
+    sleepyctl vm add --pid 4242 --name b --link blue/veth0 \\
+        --request udp --response udp";
+
+const SET_HELP: &str = "\
+TIME is 200us, 5ms, 1s or 1m.
+
+Example:
+  sleepyctl vm set a --linger 1ms --boost-nice -5";
+
+const STATS_HELP: &str = "\
+With --watch, the first figures count from when a VM was added, all others from
+the ones before. With --json they always count from when it was added.
+
+A percentile is the largest time of the histogram bucket that it falls into.
+Buckets are at most 25 % wide; with --json each one is
+[smallest time, largest time, count].
+
+Examples:
+  sleepyctl stats
+  sleepyctl stats a --watch 2";
 
 /// Keeps a KVM host's CPU for the virtual machines that have work
-///
-/// A VM with no request to serve is sleepy: its vCPU threads give way. A request makes it awake before it
-/// even sees the packet. Without a command, sleepyctl shows the state of everything.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(version, max_term_width = 80, disable_help_subcommand = true, after_help = HELP)]
 pub struct Cli {
     /// JSON, for scripts
     #[arg(short, long, global = true)]
@@ -83,9 +107,7 @@ pub enum Vm {
         name: String,
     },
     /// Change a VM's policy; what is not given stays
-    #[command(
-        after_help = "TIME is 200us, 5ms, 1s or 1m.\n\nExample:\n  sleepyctl vm set a --linger 1ms --boost-nice -5"
-    )]
+    #[command(after_help = SET_HELP)]
     Set(SetArgs),
     /// Let go of VMs: their threads are as they were before
     #[command(visible_alias = "rm")]
@@ -107,9 +129,6 @@ pub struct AddArgs {
     #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     pub response: Vec<String>,
     /// A device that carries the VM's packets, besides its taps (repeatable)
-    ///
-    /// NETNS is a name that `ip netns` lists, or the path of a file. Without it, DEV is looked up here, then
-    /// in the VMM's network namespace.
     #[arg(long, value_name = "[NETNS/]DEV")]
     pub link: Vec<String>,
     /// Leave out the taps that the VMM holds open
@@ -148,12 +167,7 @@ pub struct RemoveArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "\
-With --watch, the first figures count from when a VM was added, all others from the ones before.
-With --json they always count from when it was added.
-
-A percentile is the largest time of the histogram bucket that it falls into. Buckets are at most
-25 % wide; with --json each one is [smallest time, largest time, count].")]
+#[command(after_help = STATS_HELP)]
 pub struct StatsArgs {
     /// The VMs' names; all if none is given
     pub names: Vec<String>,

@@ -17,8 +17,7 @@ pub fn run(dir: &Path) -> Result<()> {
 
 fn write(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    let command = Cli::command().flatten_help(false);
-    pages(&command, "sleepyctl", dir)?;
+    pages(&Cli::command(), "sleepyctl", dir)?;
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
         clap_complete::generate_to(shell, &mut Cli::command(), "sleepyctl", dir)?;
     }
@@ -26,19 +25,20 @@ fn write(dir: &Path) -> std::io::Result<()> {
 }
 
 /// A page for the command, and one for each command below it.
-fn pages(command: &clap::Command, name: &str, dir: &Path) -> std::io::Result<()> {
-    let mut page = Vec::new();
-    let own = command
+fn pages(command: &clap::Command, line: &str, dir: &Path) -> std::io::Result<()> {
+    let name = line.replace(' ', "-");
+    let named = command
         .clone()
-        .name(name.to_string())
-        .display_name(name.to_string());
-    clap_mangen::Man::new(own)
+        .display_name(name.clone())
+        .bin_name(line.to_string());
+    let mut page = Vec::new();
+    clap_mangen::Man::new(named)
         .section("8")
         .manual("sleepy")
         .render(&mut page)?;
     std::fs::write(dir.join(format!("{name}.8")), page)?;
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        pages(sub, &format!("{name}-{}", sub.get_name()), dir)?;
+        pages(sub, &format!("{line} {}", sub.get_name()), dir)?;
     }
     Ok(())
 }

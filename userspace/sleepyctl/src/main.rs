@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use serde::Serialize;
 
 use cli::{Cli, Command, Vm};
@@ -74,7 +75,7 @@ fn wrong_command_line(error: &clap::Error) -> ExitCode {
             .any(|arg| arg == "-j" || arg == "--json")
     };
     if error.use_stderr() && asks_for_json() {
-        print_json(&Error::usage(error.render().to_string().trim()));
+        print_json(&Error::usage(in_short(error)));
     }
     // Where to print, if not even that works?
     let _ = error.print();
@@ -83,6 +84,21 @@ fn wrong_command_line(error: &clap::Error) -> ExitCode {
     } else {
         0
     })
+}
+
+/// The first paragraph of what clap says, on one line; the rest is help.
+fn in_short(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "the command is not complete; see --help".to_string();
+    }
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let line = lines.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_string()
 }
 
 #[derive(Serialize)]

@@ -41,8 +41,8 @@ pub fn lever_names(bits: u64) -> Vec<String> {
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
-    /// How weight is taken away [vm add: nice]
-    #[arg(long, value_enum)]
+    /// observe: only measure; nice: the vCPU threads' nice value [vm add: nice]
+    #[arg(long, value_enum, hide_possible_values = true)]
     lever: Option<Lever>,
     /// Nice value of a sleepy VM's vCPU threads [vm add: 19]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = nice_range())]
