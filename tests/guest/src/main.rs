@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Init of a test microVM: configures its network, then serves HTTP requests and UDP echoes.
+//!
+//! Everything it is told is on the kernel's command line, whose unknown `name=value` parameters the kernel
+//! passes to init as environment; README.md lists them.
+
+mod answer;
+mod net;
+mod server;
+
+use std::error::Error;
+use std::thread;
+
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use server::{Server, Wait};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        mount(kind, target, kind, MountFlags::empty(), None)?;
+    }
+    net::configure(&net::Config::from_environment()?)?;
+    let wait = match setting("wait").as_deref() {
+        None | Some("block") => Wait::Block,
+        Some("busy") => Wait::Busy,
+        Some(other) => return Err(format!("wait={other}: give block or busy").into()),
+    };
+
+    // One server for each vCPU, all on the same ports.
+    let cpus = thread::available_parallelism()?.get();
+    let servers = (0..cpus)
+        .map(|_| Server::new(wait))
+        .collect::<Result<Vec<_>, _>>()?;
+    let threads: Vec<_> = servers
+        .into_iter()
+        .enumerate()
+        .map(|(cpu, server)| {
+            thread::spawn(move || {
+                let mut only = CpuSet::new();
+                only.set(cpu);
+                sched_setaffinity(None, &only)?;
+                server.run()
+            })
+        })
+        .collect();
+    println!("READY");
+    for thread in threads {
+        thread.join().map_err(|_| "a server panicked")??;
+    }
+    Ok(())
+}
+
+/// A parameter of the kernel's command line.
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
