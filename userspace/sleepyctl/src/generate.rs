@@ -30,10 +30,12 @@ fn pages(command: &clap::Command, line: &str, dir: &Path) -> std::io::Result<()>
     let named = command
         .clone()
         .display_name(name.clone())
-        .bin_name(line.to_string());
+        .bin_name(line.to_string())
+        .disable_help_subcommand(true);
     let mut page = Vec::new();
     clap_mangen::Man::new(named)
         .section("8")
+        .source(concat!("sleepyctl ", env!("CARGO_PKG_VERSION")))
         .manual("sleepy")
         .render(&mut page)?;
     std::fs::write(dir.join(format!("{name}.8")), page)?;
