@@ -7,7 +7,7 @@
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
 use core::ops::Deref;
-use kernel::{bindings, container_of, prelude::*, sync::LockClassKey, types::Opaque};
+use kernel::{bindings, container_of, prelude::*, static_lock_class, types::Opaque};
 
 /// Something to do.
 pub(crate) trait Work: Sized + Send + Sync + 'static {
@@ -41,7 +41,6 @@ impl<T: Work> Periodic<T> {
     pub(crate) fn new<E>(
         value: impl PinInit<T, E>,
         name: &'static CStr,
-        key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self, Error>
     where
         Error: From<E>,
@@ -49,6 +48,7 @@ impl<T: Work> Periodic<T> {
         try_pin_init!(Self {
             value <- value,
             work <- Opaque::ffi_init(move |slot: *mut bindings::delayed_work| {
+                let (work_class, timer_class) = (static_lock_class!(), static_lock_class!());
                 // SAFETY: `slot` is valid for writing and stays where it is; this is what
                 // INIT_DELAYED_WORK does.
                 // INVARIANT: Set up with `run`.
@@ -58,14 +58,14 @@ impl<T: Work> Periodic<T> {
                         Some(Self::run),
                         false,
                         name.as_char_ptr(),
-                        key.as_ptr(),
+                        work_class.as_ptr(),
                     );
                     bindings::timer_init_key(
                         &raw mut (*slot).timer,
                         Some(bindings::delayed_work_timer_fn),
                         bindings::TIMER_IRQSAFE,
                         name.as_char_ptr(),
-                        key.as_ptr(),
+                        timer_class.as_ptr(),
                     );
                 }
             }),
@@ -121,7 +121,6 @@ impl<T: Work> PinnedDrop for Periodic<T> {
 mod tests {
     use super::*;
     use kernel::{
-        static_lock_class,
         sync::{
             atomic::{Atomic, Relaxed},
             Arc,
@@ -143,7 +142,7 @@ mod tests {
     fn runs_when_kicked_again_and_again_and_not_after_the_drop() -> Result {
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
         let periodic = Arc::pin_init(
-            Periodic::new(Count(count.clone()), c"sleepy_test", static_lock_class!()),
+            Periodic::new(Count(count.clone()), c"sleepy_test"),
             GFP_KERNEL,
         )?;
         fsleep(Delta::from_millis(20));

@@ -11,7 +11,6 @@
 use kernel::{
     miscdevice::{MiscDeviceOptions, MiscDeviceRegistration},
     prelude::*,
-    static_lock_class,
     sync::Arc,
 };
 
@@ -66,10 +65,7 @@ struct Sleepy {
 
 impl kernel::InPlaceModule for Sleepy {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let registry = Arc::pin_init(
-            Periodic::new(Registry::new(), c"sleepy", static_lock_class!()),
-            GFP_KERNEL,
-        );
+        let registry = Arc::pin_init(Periodic::new(Registry::new(), c"sleepy"), GFP_KERNEL);
         pin_init::pin_init_scope(move || {
             let registry = registry?;
             Ok(try_pin_init!(Self {
