@@ -45,7 +45,7 @@ impl Attempt<'_> {
                 .unwrap_or_else(|| format!("rule {index}"))
         };
         let message = match (errno, add.fault) {
-            (Errno::EXIST, _) => format!(
+            (Errno::EXIST, FAULT_NAME) => format!(
                 "there is a VM named {name} already; take another name, or remove it: `sleepyctl vm remove {name}`"
             ),
             (Errno::INVAL, FAULT_NAME) => {

@@ -37,12 +37,6 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
     let links = link::find(&vmm, &args.link, !args.no_auto_link)?;
     let policy = args.policy.apply(policy::default());
     check(args, &vmm, &links)?;
-    if args.request.is_empty() && policy.lever != LEVER_OBSERVE {
-        eprintln!(
-            "vm add: note: without --request no packet wakes {}, only --max-sleep does",
-            args.name
-        );
-    }
     let rules = filter::rules(&args.request, &args.response, !args.no_tcp_defaults);
     let rules = filter::compile(rules, &links)?;
 
@@ -76,6 +70,12 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
             attempt.error(errno, &add)
         })?;
 
+    if args.request.is_empty() && policy.lever != LEVER_OBSERVE {
+        eprintln!(
+            "vm add: note: without --request no packet wakes {}, only --max-sleep does",
+            args.name
+        );
+    }
     let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
     let body = Body {
         added: Added {
@@ -112,7 +112,7 @@ fn choose_vm(vmm: &Vmm, wanted: Option<i32>) -> Result<Vec<i32>> {
                 format!("these are: {}", list(&fds))
             }
         ))),
-        None if fds.is_empty() => Err(Error::failed(format!(
+        None if fds.is_empty() && !vmm.holds_vcpu()? => Err(Error::failed(format!(
             "no KVM virtual machine in {vmm}; give the VMM's pid"
         ))),
         None => Ok(fds),

@@ -133,10 +133,11 @@ fn table(vms: &[Vm]) -> String {
         ("LEVER", Left),
         ("VCPUS", Right),
         ("LINKS", Right),
+        ("", Left),
     ]);
     for vm in vms {
         let lost = if vm.lost_links > 0 {
-            format!(" ({} lost)", vm.lost_links)
+            format!("{} lost", vm.lost_links)
         } else {
             String::new()
         };
@@ -148,7 +149,8 @@ fn table(vms: &[Vm]) -> String {
             vm.in_flight.to_string(),
             vm.lever.clone(),
             vm.vcpus.to_string(),
-            format!("{}{lost}", vm.links),
+            vm.links.to_string(),
+            lost,
         ]);
     }
     table.text("")
@@ -190,6 +192,6 @@ mod tests {
             lost_links: 1,
             ..vm
         };
-        assert!(table(&[Vm::from(&lost)]).contains("16 (1 lost)"));
+        assert!(table(&[Vm::from(&lost)]).contains("16  1 lost\n"));
     }
 }

@@ -185,7 +185,7 @@ fn vcpu_table(vcpus: &[VcpuJson]) -> String {
         ("VCPU", Right),
         ("THREAD", Right),
         ("NICE", Right),
-        ("OWN", Right),
+        ("BASELINE", Right),
         ("ON CPU", Right),
         ("PREEMPTED", Right),
         ("HALTED", Right),

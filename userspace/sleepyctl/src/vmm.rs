@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 
 use procfs::ProcError;
-use procfs::process::{FDTarget, Process};
+use procfs::process::{FDInfo, FDTarget, Process};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -86,22 +86,27 @@ impl Vmm {
 
     /// The numbers of its descriptors of KVM virtual machines.
     pub fn vm_fds(&self) -> Result<Vec<i32>> {
-        let mut found = Vec::new();
-        for fd in self
+        let is_vm =
+            |target: &FDTarget| matches!(target, FDTarget::AnonInode(name) if name == "kvm-vm");
+        let fds = self.fds()?.filter(|fd| is_vm(&fd.target));
+        Ok(fds.map(|fd| fd.fd).collect())
+    }
+
+    /// Whether it holds a vCPU. A VMM may have closed the descriptor of the virtual machine itself.
+    pub fn holds_vcpu(&self) -> Result<bool> {
+        let is_vcpu = |target: &FDTarget| matches!(target, FDTarget::AnonInode(name) if name.starts_with("kvm-vcpu"));
+        Ok(self.fds()?.any(|fd| is_vcpu(&fd.target)))
+    }
+
+    /// Its descriptors, by number; without those that are closed while we look.
+    fn fds(&self) -> Result<impl Iterator<Item = FDInfo>> {
+        let fds = self
             .process
             .fd()
-            .map_err(|error| proc_error(&format!("the descriptors of {self}"), &error))?
-        {
-            match fd {
-                Ok(fd) if fd.target == FDTarget::AnonInode("kvm-vm".to_string()) => {
-                    found.push(fd.fd)
-                }
-                // It may be closed between one look and the next.
-                _ => {}
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
+            .map_err(|error| proc_error(&format!("the descriptors of {self}"), &error))?;
+        let mut fds: Vec<FDInfo> = fds.flatten().collect();
+        fds.sort_unstable_by_key(|fd| fd.fd);
+        Ok(fds.into_iter())
     }
 
     /// The taps that it holds open, by descriptor.
@@ -132,23 +137,11 @@ impl Vmm {
 
     /// Numbers of the descriptors whose `fdinfo` names an interface.
     fn tap_fds(&self) -> Result<Vec<i32>> {
-        let mut found = Vec::new();
-        for fd in self
-            .process
-            .fd()
-            .map_err(|error| proc_error(&format!("the descriptors of {self}"), &error))?
-        {
-            let Ok(fd) = fd else { continue };
-            let Ok(info) = std::fs::read_to_string(format!("/proc/{}/fdinfo/{}", self.pid, fd.fd))
-            else {
-                continue;
-            };
-            if names_interface(&info) {
-                found.push(fd.fd);
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
+        let info = |fd: i32| std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.pid));
+        let numbers = self.fds()?.map(|fd| fd.fd);
+        Ok(numbers
+            .filter(|fd| info(*fd).is_ok_and(|info| names_interface(&info)))
+            .collect())
     }
 
     /// A duplicate of one of its descriptors.
