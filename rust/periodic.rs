@@ -38,16 +38,13 @@ unsafe impl<T: Work> Sync for Periodic<T> {}
 
 impl<T: Work> Periodic<T> {
     /// Puts the work beside `value`; nothing is done before the first [`kick`](Self::kick).
-    pub(crate) fn new<E>(
-        value: impl PinInit<T, E>,
-        name: &'static CStr,
-    ) -> impl PinInit<Self, Error>
+    pub(crate) fn new<E>(value: impl PinInit<T, E>) -> impl PinInit<Self, Error>
     where
         Error: From<E>,
     {
         try_pin_init!(Self {
             value <- value,
-            work <- Opaque::ffi_init(move |slot: *mut bindings::delayed_work| {
+            work <- Opaque::ffi_init(|slot: *mut bindings::delayed_work| {
                 let (work_class, timer_class) = (static_lock_class!(), static_lock_class!());
                 // SAFETY: `slot` is valid for writing and stays where it is; this is what
                 // INIT_DELAYED_WORK does.
@@ -57,14 +54,14 @@ impl<T: Work> Periodic<T> {
                         &raw mut (*slot).work,
                         Some(Self::run),
                         false,
-                        name.as_char_ptr(),
+                        c"Periodic::work".as_char_ptr(),
                         work_class.as_ptr(),
                     );
                     bindings::timer_init_key(
                         &raw mut (*slot).timer,
                         Some(bindings::delayed_work_timer_fn),
                         bindings::TIMER_IRQSAFE,
-                        name.as_char_ptr(),
+                        c"Periodic::timer".as_char_ptr(),
                         timer_class.as_ptr(),
                     );
                 }
@@ -141,10 +138,7 @@ mod tests {
     #[test]
     fn runs_when_kicked_again_and_again_and_not_after_the_drop() -> Result {
         let count = Arc::new(Atomic::new(0u32), GFP_KERNEL)?;
-        let periodic = Arc::pin_init(
-            Periodic::new(Count(count.clone()), c"sleepy_test"),
-            GFP_KERNEL,
-        )?;
+        let periodic = Arc::pin_init(Periodic::new(Count(count.clone())), GFP_KERNEL)?;
         fsleep(Delta::from_millis(20));
         assert_eq!(count.load(Relaxed), 0);
         periodic.kick(1);

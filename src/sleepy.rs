@@ -65,7 +65,7 @@ struct Sleepy {
 
 impl kernel::InPlaceModule for Sleepy {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let registry = Arc::pin_init(Periodic::new(Registry::new(), c"sleepy"), GFP_KERNEL);
+        let registry = Arc::pin_init(Periodic::new(Registry::new()), GFP_KERNEL);
         pin_init::pin_init_scope(move || {
             let registry = registry?;
             Ok(try_pin_init!(Self {

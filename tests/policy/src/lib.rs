@@ -26,7 +26,9 @@ impl Word for StdWord {
     }
 
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
-        self.0.compare_exchange(old, new, SeqCst, SeqCst).map(|_| ())
+        self.0
+            .compare_exchange(old, new, SeqCst, SeqCst)
+            .map(|_| ())
     }
 }
 

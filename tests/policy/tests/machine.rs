@@ -148,7 +148,10 @@ fn a_full_table_counts_as_in_flight_until_the_timeout() {
     let mut vm = Vm::new(TIMES, START);
     // All in one set: the table tells no more of them apart than a set has ways.
     let flows: Vec<u32> = (0..20).map(|i| i * 64).collect();
-    let overflows = flows.iter().filter(|&&flow| vm.request(flow).overflow).count();
+    let overflows = flows
+        .iter()
+        .filter(|&&flow| vm.request(flow).overflow)
+        .count();
     assert_eq!(overflows, 12);
     assert_eq!(vm.state().in_flight(), 9);
     for &flow in &flows {
