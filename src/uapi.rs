@@ -25,12 +25,14 @@
 //! | `ESTALE` | the process is not the one that started at `start_time` |
 //! | `ENODEV` | the process has no KVM virtual machine (`fault` is [`FAULT_HANDLE`]), or there is no such link ([`FAULT_LINK`]) |
 //! | `ENOTUNIQ` | the process has several virtual machines: pass `vm_fd` |
-//! | `EBADF` | `vm_fd` is not an open descriptor, or not a KVM virtual machine's |
+//! | `EBADF` | `vm_fd` is not an open descriptor, or not a KVM virtual machine's; or `netns_fd` is not open |
 //! | `EXDEV` | `vm_fd` is a virtual machine of another process |
 //! | `EALREADY` | this virtual machine was added before, under another name |
 //! | `EBUSY` | the link belongs to another VM |
+//! | `EOPNOTSUPP` | the link has no Ethernet header |
 //! | `E2BIG` | too many links or rules |
 //! | `ENOSPC` | too many VMs |
+//! | `ENOMEM` | out of memory |
 
 /// Version of this ABI, as reported by [`IOC_INFO`].
 pub const ABI_VERSION: u32 = 1;
@@ -106,6 +108,7 @@ pub struct Policy {
     /// Nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own.
     pub sleepy_nice: i32,
     /// Nice value while a request is in flight, with [`POLICY_BOOST`]; used if it is below a thread's own.
+    /// Zero without.
     pub boost_nice: i32,
     /// `POLICY_*` bits.
     pub flags: u32,
@@ -166,7 +169,7 @@ pub struct Info {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VmAdd {
-    /// Unique name, NUL-terminated: printable ASCII without blanks and `/`.
+    /// Unique name, padded with at least one NUL: printable ASCII without blanks and `/`.
     pub name: [u8; NAME_SIZE],
     /// The VMM's process, in the caller's PID namespace.
     pub pid: u32,

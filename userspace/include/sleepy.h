@@ -23,12 +23,15 @@
  * ENODEV    the process has no KVM virtual machine (fault is SLEEPY_FAULT_HANDLE), or there is no
  *           such link (SLEEPY_FAULT_LINK)
  * ENOTUNIQ  the process has several virtual machines: pass vm_fd
- * EBADF     vm_fd is not an open descriptor, or not a KVM virtual machine's
+ * EBADF     vm_fd is not an open descriptor, or not a KVM virtual machine's; or netns_fd is not
+ *           open
  * EXDEV     vm_fd is a virtual machine of another process
  * EALREADY  this virtual machine was added before, under another name
  * EBUSY     the link belongs to another VM
+ * EOPNOTSUPP the link has no Ethernet header
  * E2BIG     too many links or rules
  * ENOSPC    too many VMs
+ * ENOMEM    out of memory
  */
 #ifndef _SLEEPY_H
 #define _SLEEPY_H
@@ -194,7 +197,7 @@ struct sleepy_policy {
 	__s32 sleepy_nice;
 	/*
 	 * Nice value while a request is in flight, with SLEEPY_POLICY_BOOST; used if it is below a
-	 * thread's own.
+	 * thread's own. Zero without.
 	 */
 	__s32 boost_nice;
 	/* SLEEPY_POLICY_* bits. */
@@ -253,7 +256,7 @@ struct sleepy_info {
 
 /* Argument of SLEEPY_IOC_VM_ADD. All or nothing: after an error, nothing has changed. */
 struct sleepy_vm_add {
-	/* Unique name, NUL-terminated: printable ASCII without blanks and /. */
+	/* Unique name, padded with at least one NUL: printable ASCII without blanks and /. */
 	__u8 name[SLEEPY_NAME_SIZE];
 	/* The VMM's process, in the caller's PID namespace. */
 	__u32 pid;
