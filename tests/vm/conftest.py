@@ -13,7 +13,7 @@ from lib import abi, host, kvm, net, scene, trace  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
-ORDER = ["abi", "caller", "add", "wake", "timing", "levers", "vcpus", "stats", "faults", "stopped",
+ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "vcpus", "stats", "faults", "stopped",
          "module", "ctl", "filters", "guests", "after"]
 
 
@@ -88,13 +88,56 @@ def vmm(aftermath):
     """Makes VMMs that do as they are told."""
     made = []
 
-    def make():
-        made.append(kvm.Vmm())
+    def make(pid=0):
+        made.append(kvm.Vmm(pid))
         return made[-1]
 
     yield make
     for one in made:
         one.stop()
+
+
+class Shared:
+    """A VMM and a tap for tests that want any VM, and do nothing to it: it halts, and costs no CPU."""
+
+    TAP = "shared0"
+
+    def __init__(self):
+        self.vmm = None
+
+    def get(self):
+        if not self.vmm:
+            net.tap(self.TAP)
+            self.vmm = kvm.Vmm()
+            self.vmm.tap(self.TAP)
+            self.kvm_fd, self.tids = self.vmm.machine("halt")
+        return self
+
+    def stop(self):
+        if self.vmm:
+            self.vmm.stop()
+            self.vmm = None
+            net.delete_tap(self.TAP)
+
+
+@pytest.fixture(scope="session")
+def shared(test_host):
+    shared = Shared()
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def box(device, shared):
+    """A VM that can be added, and that still can be when the test is over."""
+    one = shared.get()
+    box = scene.Scene(device, None, one.vmm, one.kvm_fd, one.tids, one.TAP)
+    references = host.refcount()
+    yield box
+    if not device.vms():
+        assert host.refcount() == references, "a reference to the module was leaked"
+        box.add()  # neither name, VM nor link was kept
+    box.close()
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_set_while_in_flight(scenes):
     scene.set(flags=abi.BOOST, boost_nice=-4)
     assert scene.nices() == [-4]
     assert scene.get().in_flight == 1
-    scene.set(flags=0)
+    scene.set(flags=0, boost_nice=0)
     assert scene.nices() == [0]
     scene.answer()
     scene.wait_sleepy()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.core
 
 MS = abi.MS
 MICROSECOND = 1000  # the trace's resolution
-BOUND = 20 * MS * host.SLOW
+BOUND = 60 * MS * host.SLOW
 ROUNDS = 8
 
 
@@ -30,6 +30,10 @@ def follow(times, after):
 def check(delays, least):
     assert min(delays) >= least - MICROSECOND, f"too early: {delays}"
     assert statistics.median(delays) <= least + BOUND, f"too late: {delays}"
+
+
+def check_median(delays, expected):
+    assert expected // 2 <= statistics.median(delays) <= expected + BOUND, f"not {expected}: {delays}"
 
 
 @pytest.mark.parametrize("linger", [MS // 5, 20 * MS, 150 * MS])
@@ -94,11 +98,14 @@ def test_repeated_request_is_not_lost(scenes):
             recording.mark(f"{turn}")
             scene.request()
             time.sleep(0.1 * host.SLOW)
+        timeouts = scene.stats().timeouts
         recording.mark("end")
     times = sorted(recording.marks().values())
-    if max(b - a for a, b in zip(times, times[1:])) < timeout:
-        assert recording.nices(scene.tids[0]) == [0]
-        assert scene.stats().timeouts == 0
+    gaps = [b - a for a, b in zip(times, times[1:])]
+    assert sum(gaps) > 2 * timeout
+    if max(gaps) < timeout:  # the emulator was not held up longer than that
+        assert recording.nices(scene.tids[0])[:1] == [0]
+        assert timeouts == 0
 
 
 def test_other_flow_does_not_prolong_a_lost_one(scenes):
@@ -122,13 +129,15 @@ def test_max_sleep_stirs(scenes):
     max_sleep, linger = 100 * MS, 30 * MS
     scene = scenes(linger=linger, max_sleep=max_sleep)
     scene.wait_sleepy()
+    before = scene.stats().wakes["stir"]
     with scene.recording() as recording:
-        host.wait(lambda: scene.stats().wakes["stir"] >= ROUNDS, "stirred", 10)
+        host.wait(lambda: scene.stats().wakes["stir"] > before + ROUNDS, "stirred", 10)
     renices = recording.renices(scene.tids[0])
     slept = [at for at, nice in renices if nice == 19]
     woken = [at for at, nice in renices if nice == 0]
-    check([follow(woken, at) - at for at in slept if at < woken[-1]], max_sleep - MS)
-    check([follow(slept, at) - at for at in woken if at < slept[-1]], linger - MS)
+    # What the module goes by is when the timer fired, which may be well before the thread was moved.
+    check_median([follow(woken, at) - at for at in slept if at < woken[-1]], max_sleep)
+    check_median([follow(slept, at) - at for at in woken if at < slept[-1]], linger)
     stats = scene.stats()
     assert stats.wakes["request"] == 0
     assert stats.sleeps["quiet"] >= ROUNDS

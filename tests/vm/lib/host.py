@@ -20,7 +20,7 @@ DEBUG = FLAVOUR != "base"
 SLOW = 4 if DEBUG else 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
-SYS_FINIT_MODULE, SYS_DELETE_MODULE, SYS_PIDFD_GETFD = 313, 176, 438
+SYS_FINIT_MODULE, SYS_DELETE_MODULE, SYS_CLONE3, SYS_PIDFD_GETFD = 313, 176, 435, 438
 
 
 def syscall(nr, *args):

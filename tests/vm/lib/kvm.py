@@ -70,7 +70,7 @@ class Machine:
                 libc.ioctl(vcpu, ctypes.c_ulong(RUN), 0)
                 # A halt ends KVM_RUN at once: there is no interrupt controller.
                 fcntl.ioctl(vcpu, SET_REGS, struct.pack("18Q", *[0] * 16, 0, 2))
-                time.sleep(0.001)
+                time.sleep(0.005)
 
         thread = threading.Thread(target=body, daemon=True)
         stop.thread = thread
@@ -82,6 +82,12 @@ class Machine:
         """Ends the thread that runs a halting vCPU."""
         self.stop[vcpu].set()
         self.stop[vcpu].thread.join()
+
+    def kick(self, tid):
+        """Lets a thread's KVM_RUN return, by a signal."""
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        thread = next(thread for thread in threading.enumerate() if thread.native_id == tid)
+        signal.pthread_kill(thread.ident, signal.SIGUSR1)
 
     def step(self, vcpu):
         """Runs a halting vCPU once in the main thread."""
@@ -120,12 +126,21 @@ def serve(channel):
             file.flush()
 
 
+def fork_as(pid):
+    """fork(), with this process id for the child."""
+    wanted = ctypes.c_int(pid)
+    # struct clone_args: the fifth field is the signal at exit, the ninth and tenth the ids and their number.
+    args = (ctypes.c_uint64 * 11)(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1, 0)
+    return host.syscall(host.SYS_CLONE3, args, ctypes.sizeof(args))
+
+
 class Vmm:
     """The child, seen from the test."""
 
-    def __init__(self):
+    def __init__(self, pid=0):
+        """`pid` chooses the child's process id."""
         ours, theirs = socket.socketpair()
-        self.pid = os.fork()
+        self.pid = fork_as(pid) if pid else os.fork()
         if self.pid == 0:
             try:
                 # Nothing of the tests' own: a copy of /dev/sleepy here would keep the module.

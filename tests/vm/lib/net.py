@@ -14,6 +14,7 @@ from pathlib import Path
 from . import host
 
 TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 PREFIX = "st"  # of every device and namespace that the tests make
 
@@ -40,8 +41,30 @@ def tap(name, up=True, vnet_hdr=False):
         os.close(fd)
     sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 1)
     if up:
-        ip(f"link set {name} up")
+        set_up(name)
     return name
+
+
+def set_up(name):
+    """`ip link set NAME up`, without another program to start."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = struct.pack("16sh22x", name.encode(), 0)
+        flags = struct.unpack_from("16sh", fcntl.ioctl(control, SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh22x", name.encode(), flags | IFF_UP))
+
+
+def delete_tap(name):
+    """Undoes tap(): it goes when its last descriptor does. False if it is no such tap, or is held."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        flags = int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16) & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+        fcntl.ioctl(fd, TUNSETPERSIST, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def sysctl(path, value):
@@ -75,7 +98,8 @@ def inside(netns):
 
 def clean():
     """Removes whatever a test left."""
-    gone = [f"link del {name}" for _, name in socket.if_nameindex() if name.startswith(PREFIX)]
+    gone = [f"link del {name}" for _, name in socket.if_nameindex()
+            if name.startswith(PREFIX) and not delete_tap(name)]
     gone += [f"netns del {name}" for name in os.listdir("/run/netns") if name.startswith(PREFIX)] \
         if os.path.isdir("/run/netns") else []
     if gone:

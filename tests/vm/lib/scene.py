@@ -32,8 +32,8 @@ class Scene:
         self.baseline = nice
         for tid in self.tids:
             os.setpriority(os.PRIO_PROCESS, tid, nice)
-        self.tasks = tracer.learn(self.tids)
         self.tracer = tracer
+        self.tasks = tracer.learn(self.tids) if tracer else {}
         self.host = net.HostSide(tap)
         self.vm = net.VmSide(vmm.pid, tap)
         self.id = 0

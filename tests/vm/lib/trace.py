@@ -22,8 +22,9 @@ PROBES = {
 # A frame on its way into a device's queue, and one that came in from a device.
 OUT, IN = "net_dev_start_xmit", "netif_receive_skb_entry"
 
-Event = namedtuple("Event", "time cpu pid name args")
-LINE = re.compile(r"^.*-(\d+)\s+\[(\d+)\]\s+\S+\s+(\d+)\.(\d+): (\w+): (.*)$")
+# `context`: "h" in a hard interrupt, "s" in a softirq, "." in neither.
+Event = namedtuple("Event", "time cpu pid context name args")
+LINE = re.compile(r"^.*-(\d+)\s+\[(\d+)\]\s+(\S+)\s+(\d+)\.(\d+): (\w+): (.*)$")
 FIELD = re.compile(r"(\w+)=(\S+)")
 
 
@@ -31,9 +32,10 @@ def parse(line):
     match = LINE.match(line)
     if not match:
         return None
-    pid, cpu, seconds, fraction, name, rest = match.groups()
+    pid, cpu, flags, seconds, fraction, name, rest = match.groups()
     args = {"text": rest} if name == "tracing_mark_write" else dict(FIELD.findall(rest))
-    return Event(int(seconds) * 10**9 + int(fraction.ljust(9, "0")), int(cpu), int(pid), name, args)
+    time = int(seconds) * 10**9 + int(fraction.ljust(9, "0"))
+    return Event(time, int(cpu), int(pid), flags[2], name, args)
 
 
 def define(probe):
@@ -43,6 +45,12 @@ def define(probe):
         os.write(fd, probe.encode() + b"\n")
     finally:
         os.close(fd)
+
+
+def wanted(event, tasks, devices):
+    if event.name == "renice":
+        return event.args["task"] in tasks
+    return event.args.get("dev") in (None, *devices)
 
 
 class Trace:
@@ -57,6 +65,10 @@ class Trace:
         self._write("trace_clock", "mono")
         self._write("options/hash-ptr", "0")
         self._write("buffer_size_kb", "4096")
+        # Turned on once: each of them costs a tenth of a second. What is not asked for is left out later.
+        for event in (*(f"tests/{name}" for name in PROBES), f"net/{OUT}", f"net/{IN}"):
+            self._write(f"events/{event}/enable", "1")
+        self._write("tracing_on", "0")
 
     def close(self):
         self._write("events/enable", "0")
@@ -73,44 +85,31 @@ class Trace:
     def _write(self, name, text):
         (self.root / name).write_text(text, encoding="ascii")
 
-    def _events(self, enable, event, keep="0"):
-        self._write(f"events/{event}/filter", keep)
-        self._write(f"events/{event}/enable", "1" if enable else "0")
-
     def learn(self, tids):
         """{address of the task: thread}. To be called before the module may move these threads."""
         self._write("trace", "")
-        self._events(True, "tests/renice")
         self._write("tracing_on", "1")
         for tid in tids:
             os.setpriority(os.PRIO_PROCESS, tid, os.getpriority(os.PRIO_PROCESS, tid))
         self._write("tracing_on", "0")
-        self._events(False, "tests/renice")
-        own = [e for e in self._read() if e.name == "renice" and e.pid == threading.get_native_id()]
+        # Not those of the module's own timers, which may interrupt us meanwhile.
+        own = [e for e in self._read()
+               if e.name == "renice" and e.pid == threading.get_native_id() and e.context == "."]
         assert len(own) == len(tids), f"{len(own)} of {len(tids)} set_user_nice() traced"
         return {event.args["task"]: tid for event, tid in zip(own, tids)}
 
     @contextmanager
     def recording(self, tasks, devices=()):
         """Records what is done to these (`learn`ed) threads' nice values, and the devices' frames."""
-        names = " || ".join(f'name == "{device}"' for device in devices)
         self._write("trace", "")
         missed = self._missed()
-        if tasks:
-            self._events(True, "tests/renice", " || ".join(f"task == {task}" for task in tasks))
-        if devices:
-            self._events(True, "tests/tun_xmit")
-            self._events(True, f"net/{OUT}", names)
-            self._events(True, f"net/{IN}", names)
         recording = Recording(self, tasks)
         self._write("tracing_on", "1")
         try:
             yield recording
         finally:
             self._write("tracing_on", "0")
-            for event in ("tests/renice", "tests/tun_xmit", f"net/{OUT}", f"net/{IN}"):
-                self._events(False, event)
-        recording.events = self._read()
+        recording.events = [event for event in self._read() if wanted(event, tasks, devices)]
         assert self._missed() == missed, "the kernel missed probe hits: this recording proves nothing"
 
     def _read(self):

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What VM_ADD refuses of links and rules, and the limits of everything."""
+
+import errno
+import os
+
+import pytest
+
+from lib import abi, frames, host, kvm, net
+from lib.abi import raises
+
+pytestmark = pytest.mark.core
+
+ACCEPT, REJECT = frames.ACCEPT, frames.REJECT
+
+
+@pytest.fixture
+def here():
+    """A descriptor of the test's network namespace."""
+    fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    yield fd
+    os.close(fd)
+
+
+def refused(box, code, index, rule, link):
+    """A VM whose second rule is bad is not added, and its link is free."""
+    good = (abi.REQUEST, abi.TO_VM, frames.EVERYTHING)
+    with raises(code, abi.FAULT_RULE, index):
+        box.device.add("x", box.vmm.pid, rules=[good] * index + [rule], links=[link])
+    assert box.device.vms() == []
+
+
+# Filters
+
+BAD_FILTERS = {
+    "no end": [(frames.LDH, 0, 0, 12)],
+    "jump back": [(frames.JA, 0, 0, 0xFFFFFFFF), ACCEPT],
+    "jump to itself": [(frames.JA, 0, 0, 0xFFFFFFFE), ACCEPT],
+    "jump out of the program": [(frames.JA, 0, 0, 1), ACCEPT],
+    "true branch out of the program": [(frames.JEQ, 1, 0, 0), ACCEPT],
+    "false branch out of the program": [(frames.JEQ, 0, 255, 0), ACCEPT],
+    "unknown instruction": [(0xFFFF, 0, 0, 0), ACCEPT],
+    "eBPF call": [(0x85, 0, 0, 1), ACCEPT],
+    "division by zero": [(0x34, 0, 0, 0), ACCEPT],
+    "memory out of range": [(frames.LDW_MEM, 0, 0, 16), ACCEPT],
+    "memory never written": [(frames.LDW_MEM, 0, 0, 3), (frames.RET_A, 0, 0, 0)],
+    "end only on one path": [(frames.JEQ, 0, 1, 0), ACCEPT, (frames.LDH, 0, 0, 0)],
+    "empty": [],
+    "too long": [(frames.LDH, 0, 0, 0)] * abi.MAX_INSNS + [ACCEPT],
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILTERS)
+@pytest.mark.parametrize("index", [0, 1])
+def test_bad_filter(box, here, what, index):
+    link = (here, net.ifindex(box.tap))
+    refused(box, errno.EINVAL, index, (abi.REQUEST, abi.TO_VM, BAD_FILTERS[what]), link)
+
+
+@pytest.mark.parametrize("class_, direction", [(4, abi.TO_VM), (0xFFFFFFFF, abi.TO_VM), (abi.REQUEST, 0),
+                                               (abi.REQUEST, 4), (abi.REQUEST, 7), (abi.REQUEST, 1 << 31)])
+def test_bad_class_or_direction(box, here, class_, direction):
+    refused(box, errno.EINVAL, 1, (class_, direction, frames.EVERYTHING), (here, net.ifindex(box.tap)))
+
+
+@pytest.mark.parametrize("changes, code", [
+    ({"reserved": 1}, errno.EINVAL), ({"len": 0}, errno.EINVAL), ({"len": abi.MAX_INSNS + 1}, errno.EINVAL),
+    ({"len": 0x10001}, errno.EINVAL), ({"len": 0xFFFFFFFF}, errno.EINVAL), ({"insns": 0}, errno.EFAULT),
+    ({"insns": 0xFFFF_8000_0000_0000}, errno.EFAULT)], ids=str)
+def test_bad_rule_fields(box, changes, code):
+    request = box.device.request("x", box.vmm.pid, rules=[(abi.REQUEST, abi.TO_VM, frames.EVERYTHING)] * 3)
+    for field, value in changes.items():
+        setattr(request.rule_array[2], field, value)
+    with raises(code, abi.FAULT_RULE, 2):
+        box.device.submit(request)
+    assert box.device.vms() == []
+
+
+@pytest.mark.parametrize("array, count, fault", [
+    ("links", "n_links", abi.FAULT_LINK), ("rules", "n_rules", abi.FAULT_RULE)])
+def test_bad_array_pointers(box, array, count, fault):
+    for address in (0, 8, 0xFFFF_8000_0000_0000, (1 << 64) - 8):
+        request = box.device.request("x", box.vmm.pid).but(**{array: address, count: 1})
+        with raises(errno.EFAULT, fault):
+            box.device.submit(request)
+    assert box.device.vms() == []
+
+
+# Limits
+
+
+def test_longest_filter(box, here):
+    """4096 instructions are checked, taken and run."""
+    program = [(frames.LDH, 0, 0, 12)] * (abi.MAX_INSNS - 1) + [ACCEPT]
+    box.add(rules=[(abi.REQUEST, abi.TO_VM, program)], linger=2 * abi.MS)
+    box.wait_sleepy()
+    box.request()
+    assert box.stats().requests == 1
+
+
+@pytest.mark.parametrize("count", [abi.MAX_RULES + 1, 0x10000, 0xFFFFFFFF])
+def test_too_many_rules(box, count):
+    rules = [(abi.REQUEST, abi.TO_VM, frames.EVERYTHING)] * (abi.MAX_RULES + 1)
+    request = box.device.request("x", box.vmm.pid, rules=rules).but(n_rules=count)
+    with raises(errno.E2BIG, abi.FAULT_RULE):
+        box.device.submit(request)
+    assert box.device.vms() == []
+
+
+def test_most_rules(box):
+    """64 rules are taken, and the last one counts."""
+    rules = [(abi.IGNORE, abi.TO_VM, frames.NOTHING)] * (abi.MAX_RULES - 1)
+    box.add(rules=[*rules, (abi.REQUEST, abi.TO_VM, frames.EVERYTHING)], linger=2 * abi.MS)
+    assert box.get().n_rules == abi.MAX_RULES
+    box.request()
+    assert box.stats().requests == 1
+
+
+@pytest.mark.parametrize("count", [abi.MAX_LINKS + 1, 0x10000, 0xFFFFFFFF])
+def test_too_many_links(box, here, count):
+    links = [(here, net.ifindex(box.tap))] * (abi.MAX_LINKS + 1)
+    request = box.device.request("x", box.vmm.pid, links=links).but(n_links=count)
+    with raises(errno.E2BIG, abi.FAULT_LINK):
+        box.device.submit(request)
+    assert box.device.vms() == []
+
+
+def test_most_links(box, here):
+    names = [net.tap(f"stl{number}", up=False) for number in range(abi.MAX_LINKS)]
+    box.add(links=[(here, net.ifindex(name)) for name in names])
+    assert [link.name.decode() for link in box.device.links(box.id)] == names
+
+
+def test_no_links_and_no_rules(box):
+    vm = box.device.add("x", box.vmm.pid, policy_=abi.policy(linger=0))
+    host.wait(lambda: box.device.get(vm).state == abi.SLEEPY, "asleep")
+    box.device.remove(vm)
+
+
+# Links
+
+
+def test_no_such_link(box, here):
+    """An error at the second link lets go of the first."""
+    good = (here, net.ifindex(box.tap))
+    for ifindex in (0, 0x7FFFFFFF, 0xFFFFFFFF):
+        with raises(errno.ENODEV, abi.FAULT_LINK, 1):
+            box.device.add("x", box.vmm.pid, links=[good, (here, ifindex)])
+    assert box.device.vms() == []
+
+
+def test_no_namespace(box, here):
+    with open("/proc/self/ns/uts", "rb") as uts, open("/dev/null", "rb") as null:
+        for fd in (-1, 1 << 20, uts.fileno(), null.fileno()):
+            with pytest.raises(abi.Refused) as refusal:
+                box.device.add("x", box.vmm.pid, links=[(fd, net.ifindex(box.tap))])
+            assert refusal.value.fault == abi.FAULT_LINK and refusal.value.fault_index == 0
+            assert refusal.value.errno in (errno.EBADF, errno.EINVAL)
+    assert box.device.vms() == []
+
+
+def test_link_of_another_vm(box, here, vmm):
+    box.add()
+    other = vmm()
+    other.machine()
+    with raises(errno.EBUSY, abi.FAULT_LINK, 0):
+        box.device.add("x", other.pid, links=[(here, net.ifindex(box.tap))])
+    assert len(box.device.vms()) == 1
+    box.request()
+    assert box.stats().requests == 1
+
+
+def test_link_named_twice(box, here):
+    link = (here, net.ifindex(box.tap))
+    with raises(errno.EBUSY, abi.FAULT_LINK, 1):
+        box.device.add("x", box.vmm.pid, links=[link, link])
+    assert box.device.vms() == []
+
+
+def test_link_that_is_not_ethernet(box, here):
+    net.ip("tuntap add stn mode tun")
+    with raises(errno.EOPNOTSUPP, abi.FAULT_LINK, 0):
+        box.device.add("x", box.vmm.pid, links=[(here, net.ifindex("stn"))])
+    assert box.device.vms() == []
+
+
+# VMs
+
+
+def test_many_vms(device):
+    """As many VMs as are made in a few seconds; the limit itself takes minutes and gigabytes."""
+    count = 150 if not host.DEBUG else 40
+    several = kvm.Vmm()
+    try:
+        ids = []
+        for number in range(count):
+            fd = several.vm()
+            copy = host.getfd(several.pid, fd)
+            ids.append(device.add(f"vm{number}", several.pid, vm_fd=copy, policy_=abi.policy(linger=0)))
+            os.close(copy)
+        assert device.info().vms == count
+        assert [vm.id for vm in device.vms()] == ids
+        host.wait(lambda: all(vm.state == abi.SLEEPY for vm in device.vms()), "all asleep")
+        for vm in ids[::2]:
+            device.remove(vm)
+        assert [vm.id for vm in device.vms()] == ids[1::2]
+    finally:
+        several.stop()
+    host.wait(lambda: not device.vms(), "all gone with their VMM")

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is measured: time in each phase, on-CPU time, why vCPUs leave their CPU, and the histograms.
+
+       test: packet socket  ->  st0 (tap)  ->  tiny VM
+       test: packet socket  <-  st0        <-  test, through the tiny VM's tap descriptor
+"""
+
+import os
+import signal
+import time
+
+import pytest
+
+from lib import abi, host
+
+pytestmark = pytest.mark.core
+
+MS, SECOND = abi.MS, abi.SECOND
+LONG = 60 * SECOND
+
+
+def bounds(bucket):
+    """What a bucket counts, from src/uapi.rs's description."""
+    if bucket < 4:
+        return bucket, bucket + 1
+    return (4 + bucket % 4) << (bucket // 4 - 1), (5 + bucket % 4) << (bucket // 4 - 1)
+
+
+def test_phases_add_up(scenes):
+    """Every nanosecond since it was added is in exactly one phase."""
+    begin = time.monotonic_ns()
+    scene = scenes(linger=100 * MS, max_sleep=LONG)
+    added = time.monotonic_ns()
+    time.sleep(0.2)
+    scene.wait_sleepy()
+    time.sleep(0.2)
+    asked = time.monotonic_ns()
+    scene.request()
+    time.sleep(0.3)
+    scene.answer()
+    answered = time.monotonic_ns()
+    before = time.monotonic_ns()
+    stats = scene.stats()
+    after = time.monotonic_ns()
+    assert before - added <= sum(stats.time_) <= after - begin
+    assert 300 * MS <= stats.time["in_flight"] <= answered - asked
+    assert stats.time["idle"] >= 100 * MS
+    assert stats.time["sleepy"] >= 150 * MS
+
+
+def test_oncpu_of_a_spinning_vm(scenes):
+    """A vCPU that never stops, alone on its CPU, is on it nearly all of the time, in whatever phase."""
+    scene = scenes(add=False)
+    os.sched_setaffinity(scene.tids[0], {1})
+    os.sched_setaffinity(0, {0})
+    try:
+        scene.add(linger=50 * MS, max_sleep=LONG)
+        scene.attached()
+        first = scene.stats()
+        time.sleep(1)
+        scene.request()
+        time.sleep(0.5)
+        stats, vcpu = scene.stats(), scene.device.vcpus(scene.id)[0]
+    finally:
+        os.sched_setaffinity(0, {0, 1})
+    for phase in ("in_flight", "sleepy"):
+        spent = stats.time[phase] - first.time[phase]
+        on_cpu = stats.oncpu[phase] - first.oncpu[phase]
+        assert 0.5 * spent <= on_cpu <= spent, f"{phase}: {on_cpu} of {spent}"
+    # The same time, counted by the vCPU and by the VM.
+    assert abs(sum(stats.oncpu_) - vcpu.oncpu) < 100 * MS * host.SLOW
+    assert vcpu.flags & abi.ON_CPU
+    assert vcpu.halted == 0
+
+
+def test_preempted_is_not_blocked(scenes):
+    """Two VMs that spin on one CPU take it from each other; neither ever blocks."""
+    both = [scenes(add=False) for _ in range(2)]
+    for scene in both:
+        os.sched_setaffinity(scene.tids[0], {1})
+        scene.add(linger=LONG, max_sleep=LONG)
+    for scene in both:
+        scene.attached()
+    first = [scene.device.vcpus(scene.id)[0] for scene in both]
+    time.sleep(0.7)
+    for scene, start in zip(both, first):
+        vcpu = scene.device.vcpus(scene.id)[0]
+        assert vcpu.preempted > start.preempted
+        assert vcpu.halted == start.halted == 0
+        assert vcpu.blocked == start.blocked
+    total = sum(scene.stats().time["idle"] for scene in both)
+    assert sum(scene.stats().oncpu["idle"] for scene in both) <= 0.75 * total, "both on one CPU at once"
+
+
+def test_weight_takes_and_gives_cpu(scenes):
+    """The lever is real: of two VMs on one CPU, the sleepy one gets a small share, and all of it back."""
+    asleep, busy = scenes(add=False), scenes(add=False)
+    for scene in (asleep, busy):
+        os.sched_setaffinity(scene.tids[0], {1})
+    os.sched_setaffinity(0, {0})
+
+    def share():
+        first = [scene.device.vcpus(scene.id)[0].oncpu for scene in (asleep, busy)]
+        time.sleep(1)
+        last = [scene.device.vcpus(scene.id)[0].oncpu for scene in (asleep, busy)]
+        mine, others = (b - a for a, b in zip(first, last))
+        return mine / (mine + others)
+
+    try:
+        asleep.add(linger=1 * MS, max_sleep=LONG)
+        busy.add(lever=abi.OBSERVE, linger=1 * MS, max_sleep=LONG)
+        asleep.attached()
+        busy.attached()
+        asleep.wait_sleepy()
+        assert share() < 0.15  # by weight: 15 / (15 + 1024)
+        asleep.request()
+        assert share() > 0.3  # by weight: 1/2
+    finally:
+        os.sched_setaffinity(0, {0, 1})
+
+
+def test_halted(scenes):
+    """A guest that halts leaves its CPU as halted, from inside of KVM."""
+    scene = scenes(code="halt", irqchip=True, linger=1 * MS, max_sleep=LONG)
+    for _ in range(6):
+        # A signal lets KVM_RUN return, and the thread come back.
+        scene.vmm.kick(scene.tids[0])
+        time.sleep(0.02)
+    scene.attached()
+    first = scene.device.vcpus(scene.id)[0]
+    for _ in range(10):
+        scene.vmm.kick(scene.tids[0])
+        time.sleep(0.02 * host.SLOW)
+    vcpu = scene.device.vcpus(scene.id)[0]
+    assert vcpu.halted >= first.halted + 5
+    assert not vcpu.flags & abi.ON_CPU
+    scene.wait_sleepy()
+
+
+def test_blocked(scenes):
+    """A thread that waits in its VMM is neither halted nor preempted."""
+    scene = scenes(code="halt", linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    first = scene.device.vcpus(scene.id)[0]
+    time.sleep(0.5)
+    vcpu = scene.device.vcpus(scene.id)[0]
+    assert vcpu.blocked >= first.blocked + 10
+    assert vcpu.halted == 0
+
+
+def test_execution_time(scenes):
+    """The time from a request to its first answer falls into the right bucket."""
+    scene = scenes(linger=1 * MS, max_sleep=LONG)
+    scene.wait_sleepy()
+    allowed = []
+    for turn in range(4):
+        begin = time.monotonic_ns()
+        scene.request(turn)
+        sent = time.monotonic_ns()
+        time.sleep(0.02 * (turn + 1))
+        answering = time.monotonic_ns()
+        scene.answer(turn)
+        allowed.append((answering - sent, time.monotonic_ns() - begin))
+    stats = scene.stats()
+    found = sorted(bucket for bucket, count in enumerate(stats.exec_) for _ in range(count))
+    assert len(found) == 4
+    for bucket, (least, most) in zip(found, allowed):
+        lower, upper = bounds(bucket)
+        assert lower <= most and upper >= least, f"{bounds(bucket)} instead of {least} to {most}"
+
+
+def test_trigger_time_of_a_vm_without_cpu(scenes):
+    """The trigger time lasts until a vCPU really has a CPU, not until it may have one."""
+    scene = scenes(linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    os.kill(scene.vmm.pid, signal.SIGSTOP)
+    host.wait(lambda: not scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "off its CPU")
+    begin = time.monotonic_ns()
+    scene.request()
+    assert sum(scene.stats().trigger) == 0
+    time.sleep(0.2)
+    continued = time.monotonic_ns()
+    os.kill(scene.vmm.pid, signal.SIGCONT)
+    host.wait(lambda: sum(scene.stats().trigger) == 1, "it has a CPU")
+    bucket = next(bucket for bucket, count in enumerate(scene.stats().trigger) if count)
+    lower, upper = bounds(bucket)
+    assert upper >= continued - begin - 50 * MS and lower <= time.monotonic_ns() - begin
+
+
+def test_trigger_time_of_a_running_vm_is_zero(scenes):
+    scene = scenes(add=False)
+    os.sched_setaffinity(scene.tids[0], {1})
+    os.sched_setaffinity(0, {0})
+    try:
+        scene.add(linger=1 * MS, max_sleep=LONG)
+        scene.attached()
+        scene.wait_sleepy()
+        for turn in range(10):
+            scene.request(turn)
+            scene.answer(turn)
+    finally:
+        os.sched_setaffinity(0, {0, 1})
+    stats = scene.stats()
+    assert stats.trigger[0] >= 5, "alone on its CPU, it was on it most of the time"
+
+
+def test_stats_begin_anew(scenes):
+    scene = scenes(linger=1 * MS)
+    scene.request()
+    scene.answer()
+    scene.device.remove(scene.id)
+    scene.add(linger=1 * MS)
+    stats = scene.stats()
+    assert (stats.requests, stats.responses, sum(stats.exec_)) == (0, 0, 0)
+    assert sum(stats.time_) < 2 * SECOND * host.SLOW

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""vCPU threads that come, go, and change; and VMs that end while their threads live on."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from lib import abi, host
+
+pytestmark = pytest.mark.core
+
+MS = abi.MS
+LONG = 60 * abi.SECOND
+
+
+def tids(scene):
+    return [vcpu.tid for vcpu in scene.device.vcpus(scene.id)]
+
+
+def test_threads_are_those_that_kvm_names(scenes):
+    """Not the VMM's other threads, whatever they are called and however busy they are."""
+    scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    assert tids(scene) == scene.tids
+    scene.wait_sleepy()
+    others = set(host.threads(scene.vmm.pid)) - set(scene.tids)
+    assert others
+    assert all(host.nice_of(tid) == 0 for tid in others)
+
+
+def test_vcpu_added_later(scenes):
+    """It is found by itself, sleeps with the others, and is awake before the next request is delivered."""
+    scene = scenes(linger=1 * MS, max_sleep=LONG)
+    scene.wait_sleepy()
+    late = scene.vmm.run(scene.vmm.vcpu(scene.kvm_fd, 1, "spin"))
+    host.wait(lambda: tids(scene) == [*scene.tids, late], "the new vCPU is known", 3)
+    scene.tids.append(late)
+    scene.attached()
+    scene.wait_sleepy()
+    assert scene.nices() == [19, 19]
+    scene.request()
+    assert scene.nices() == [0, 0]
+    scene.answer()
+    scene.wait_sleepy()
+    scene.device.remove(scene.id)
+    assert scene.nices() == [0, 0]
+
+
+def test_vcpu_added_later_while_in_flight(scenes):
+    scene = scenes(linger=1 * MS, max_sleep=LONG, flags=abi.BOOST, boost_nice=-5, request_timeout=LONG)
+    scene.wait_sleepy()
+    scene.request()
+    late = scene.vmm.run(scene.vmm.vcpu(scene.kvm_fd, 1, "spin"))
+    host.wait(lambda: len(tids(scene)) == 2, "the new vCPU is known", 3)
+    assert host.nice_of(late) == -5
+
+
+def test_vcpu_that_nobody_runs(scenes):
+    scene = scenes(linger=1 * MS, max_sleep=LONG)
+    scene.vmm.vcpu(scene.kvm_fd, 1, "spin")
+    time.sleep(1.5)
+    assert tids(scene) == scene.tids
+    scene.wait_sleepy()
+
+
+def test_thread_that_ends(scenes):
+    """The vCPU's next thread is found, too."""
+    scene = scenes(add=False, code="halt")
+    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
+    scene.add(linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    scene.vmm.halt(vcpu)
+    host.wait(lambda: not tids(scene), "its thread is gone", 3)
+    scene.request()
+    scene.answer()
+    scene.tids[:] = [scene.vmm.run(vcpu)]
+    host.wait(lambda: tids(scene) == scene.tids, "its new thread is known", 3)
+    scene.attached()
+    scene.wait_sleepy()
+    scene.request()
+    assert scene.nices() == [0]
+
+
+def test_vcpu_that_moves_to_another_thread(scenes):
+    """The old thread, which lives on, is given back what it had."""
+    scene = scenes(add=False, code="halt")
+    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
+    scene.vmm.halt(vcpu)
+    assert scene.vmm.step(vcpu) == scene.vmm.pid
+    scene.tids[:] = [scene.vmm.pid]
+    scene.add(linger=1 * MS, max_sleep=LONG)
+    scene.wait_sleepy()
+    assert host.nice_of(scene.vmm.pid) == 19
+    # The command itself is run by the thread that sleeps, and so are those that follow.
+    thread = scene.vmm.run(vcpu)
+    scene.tids[:] = [thread]
+    host.wait(lambda: tids(scene) == [thread], "the new thread is known", 3)
+    assert host.nice_of(scene.vmm.pid) == 0
+    scene.wait_sleepy()
+    scene.device.remove(scene.id)
+    assert host.nice_of(thread) == 0
+
+
+@pytest.mark.parametrize("how", ["exec", "exec_in_thread"])
+def test_exec_over_a_vcpu(scenes, how):
+    """The VM ends, a thread that ran it becomes another program: with its old weight and no notifier."""
+    scene = scenes(add=False, code="halt")
+    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
+    scene.vmm.halt(vcpu)
+    scene.vmm.step(vcpu)
+    scene.tids[:] = [scene.vmm.pid]
+    scene.add(linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    scene.vm.close()
+    scene.vmm.send(how)
+    host.wait(lambda: os.readlink(f"/proc/{scene.vmm.pid}/exe").endswith("sleep"), "another program")
+    host.wait(lambda: not scene.device.vms(), "the VM is gone", 3)
+    assert host.nice_of(scene.vmm.pid) == 0
+    os.sched_setaffinity(scene.vmm.pid, {0})  # whatever the thread still had, it has been switched since
+    # The notifier may not outlive the VM: the open device is the last reference.
+    host.wait(lambda: host.refcount() == 1, "the notifier is gone")
+
+
+def test_machine_closed_by_its_vmm(scenes):
+    """The VM ends, the VMM and the vCPU's thread live on."""
+    scene = scenes(add=False, code="halt")
+    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
+    scene.vmm.halt(vcpu)
+    scene.vmm.step(vcpu)
+    scene.tids[:] = [scene.vmm.pid]
+    scene.add(linger=1 * MS, max_sleep=LONG)
+    scene.wait_sleepy()
+    scene.vmm.close(scene.kvm_fd)
+    time.sleep(1.5)
+    assert [vm.id for vm in scene.device.vms()] == [scene.id], "a vCPU's descriptor keeps a VM"
+    scene.vmm.close(vcpu)
+    host.wait(lambda: not scene.device.vms(), "the VM is gone", 3)
+    assert host.nice_of(scene.vmm.pid) == 0
+    host.wait(lambda: host.refcount() == 1, "the notifier is gone")
+
+
+def test_vmm_that_exits(scenes):
+    scene = scenes(linger=1 * MS, max_sleep=LONG)
+    scene.wait_sleepy()
+    name = f"{scene.vmm.pid}-{scene.kvm_fd}"
+    assert any(entry.startswith(f"{scene.vmm.pid}-") for entry in os.listdir("/sys/kernel/debug/kvm")), name
+    pid = scene.vmm.pid
+    scene.vm.close()
+    scene.vmm.stop()
+    # KVM's own folder for it goes with the VM itself.
+    host.wait(lambda: not any(entry.startswith(f"{pid}-") for entry in os.listdir("/sys/kernel/debug/kvm")),
+              "KVM has let go of the VM")
+    host.wait(lambda: not scene.device.vms(), "the VM is gone", 3)
+    assert scene.device.info().vms == 0
+
+
+def test_handle_keeps_nothing_alive(scenes):
+    """VM_ADD by descriptor: that descriptor is not kept, and so neither is the VM."""
+    scene = scenes(add=False)
+    copy = host.getfd(scene.vmm.pid, scene.kvm_fd)
+    scene.id = scene.device.add("x", scene.vmm.pid, vm_fd=copy)
+    os.close(copy)
+    pid = scene.vmm.pid
+    scene.vm.close()
+    scene.vmm.stop()
+    host.wait(lambda: not any(entry.startswith(f"{pid}-") for entry in os.listdir("/sys/kernel/debug/kvm")),
+              "KVM has let go of the VM", 1)
+
+
+def test_name_is_free_at_once(scenes, vmm):
+    """The name of a VM that died need not wait for the next look."""
+    scene = scenes(linger=1 * MS)
+    other = vmm()
+    other.machine()
+    scene.vm.close()
+    scene.vmm.stop()
+    vm = scene.device.add(scene.tap, other.pid)
+    assert [one.id for one in scene.device.vms()] == [vm]
+
+
+def test_adding_and_removing_over_and_over(scenes):
+    """Each time all is as before, also for the thread of the test that looks on meanwhile."""
+    scene = scenes(vcpus=2, add=False)
+    stop = threading.Event()
+    seen = []
+
+    def look():
+        with abi.Device() as device:
+            while not stop.is_set():
+                for vm in device.vms():
+                    try:
+                        device.vcpus(vm.id)
+                        device.links(vm.id)
+                        seen.append(device.stats(vm.id).id)
+                    except FileNotFoundError:
+                        pass
+                time.sleep(0.001)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for turn in range(30 if not host.DEBUG else 12):
+            scene.add(linger=0, max_sleep=1 * MS)
+            scene.request(turn)
+            scene.answer(turn)
+            if turn % 2:
+                scene.set(linger=turn * 1000)
+            scene.device.remove(scene.id)
+            assert scene.nices() == [0, 0]
+    finally:
+        stop.set()
+        looker.join()
+    assert seen
