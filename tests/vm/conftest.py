@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lib import abi, host, kvm, net, scene, trace  # noqa: E402
+from lib import abi, guest, host, kvm, net, scene, trace  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
@@ -33,6 +33,14 @@ def test_host():
     net.clean()
     yield
     net.clean()
+
+
+@pytest.fixture(scope="session")
+def guests(test_host):
+    """Linux guests, each booted when the first test wants it."""
+    guests = guest.Guests()
+    yield guests
+    guests.stop()
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +88,8 @@ def sleepy(aftermath):
 def device(sleepy):
     with abi.Device() as device:
         yield device
-        device.clear()
+        if device.fd >= 0:
+            device.clear()
 
 
 @pytest.fixture

@@ -19,6 +19,11 @@ def tids(scene):
     return [vcpu.tid for vcpu in scene.device.vcpus(scene.id)]
 
 
+def vcpu_fd(scene):
+    """The descriptor of its one vCPU, in its VMM."""
+    return next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu:"))
+
+
 def test_threads_are_those_that_kvm_names(scenes):
     """Not the VMM's other threads, whatever they are called and however busy they are."""
     scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
@@ -68,7 +73,7 @@ def test_vcpu_that_nobody_runs(scenes):
 def test_thread_that_ends(scenes):
     """The vCPU's next thread is found, too."""
     scene = scenes(add=False, code="halt")
-    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
+    vcpu = vcpu_fd(scene)
     scene.add(linger=1 * MS, max_sleep=LONG)
     scene.attached()
     scene.wait_sleepy()
@@ -87,15 +92,16 @@ def test_thread_that_ends(scenes):
 def test_vcpu_that_moves_to_another_thread(scenes):
     """The old thread, which lives on, is given back what it had."""
     scene = scenes(add=False, code="halt")
-    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
+    vcpu = vcpu_fd(scene)
     scene.vmm.halt(vcpu)
     assert scene.vmm.step(vcpu) == scene.vmm.pid
     scene.tids[:] = [scene.vmm.pid]
     scene.add(linger=1 * MS, max_sleep=LONG)
     scene.wait_sleepy()
     assert host.nice_of(scene.vmm.pid) == 19
-    # The command itself is run by the thread that sleeps, and so are those that follow.
+    scene.request()  # a thread that is made by a sleepy thread would begin with its nice value
     thread = scene.vmm.run(vcpu)
+    scene.answer()
     scene.tids[:] = [thread]
     host.wait(lambda: tids(scene) == [thread], "the new thread is known", 3)
     assert host.nice_of(scene.vmm.pid) == 0
@@ -104,19 +110,24 @@ def test_vcpu_that_moves_to_another_thread(scenes):
     assert host.nice_of(thread) == 0
 
 
-@pytest.mark.parametrize("how", ["exec", "exec_in_thread"])
-def test_exec_over_a_vcpu(scenes, how):
+@pytest.mark.parametrize("by", ["the process's first thread", "another thread"])
+def test_exec_over_a_vcpu(scenes, by):
     """The VM ends, a thread that ran it becomes another program: with its old weight and no notifier."""
     scene = scenes(add=False, code="halt")
-    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
-    scene.vmm.halt(vcpu)
-    scene.vmm.step(vcpu)
-    scene.tids[:] = [scene.vmm.pid]
+    vcpu = vcpu_fd(scene)
+    command = ["exec_by", vcpu]
+    if by != "another thread":
+        scene.vmm.halt(vcpu)
+        scene.vmm.step(vcpu)
+        scene.tids[:] = [scene.vmm.pid]
+        command = ["exec"]
     scene.add(linger=1 * MS, max_sleep=LONG)
+    if by != "another thread":
+        scene.vmm.step(vcpu)  # a thread that waits for a command attaches when it has one
     scene.attached()
     scene.wait_sleepy()
     scene.vm.close()
-    scene.vmm.send(how)
+    scene.vmm.send(*command)
     host.wait(lambda: os.readlink(f"/proc/{scene.vmm.pid}/exe").endswith("sleep"), "another program")
     host.wait(lambda: not scene.device.vms(), "the VM is gone", 3)
     assert host.nice_of(scene.vmm.pid) == 0
@@ -128,7 +139,7 @@ def test_exec_over_a_vcpu(scenes, how):
 def test_machine_closed_by_its_vmm(scenes):
     """The VM ends, the VMM and the vCPU's thread live on."""
     scene = scenes(add=False, code="halt")
-    vcpu = next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu"))
+    vcpu = vcpu_fd(scene)
     scene.vmm.halt(vcpu)
     scene.vmm.step(vcpu)
     scene.tids[:] = [scene.vmm.pid]

@@ -61,6 +61,7 @@ class Machine:
         """Runs a vCPU in a thread of its own until `halt`; returns the thread's id."""
         libc = ctypes.CDLL(None)
         stop = self.stop[vcpu] = threading.Event()
+        stop.exec = False
         started = threading.Event()
 
         def body():
@@ -71,6 +72,8 @@ class Machine:
                 # A halt ends KVM_RUN at once: there is no interrupt controller.
                 fcntl.ioctl(vcpu, SET_REGS, struct.pack("18Q", *[0] * 16, 0, 2))
                 time.sleep(0.005)
+            if stop.exec:
+                self.exec()
 
         thread = threading.Thread(target=body, daemon=True)
         stop.thread = thread
@@ -107,9 +110,10 @@ class Machine:
         """Becomes another program, which has none of KVM's descriptors: they are closed on exec."""
         os.execv("/bin/sleep", ["sleep", "1000"])
 
-    def exec_in_thread(self):
-        """The same from a thread that is not the first one."""
-        threading.Thread(target=self.exec, daemon=True).start()
+    def exec_by(self, vcpu):
+        """The same, by the thread that runs a halting vCPU: it becomes the process's first and only one."""
+        self.stop[vcpu].exec = True
+        self.stop[vcpu].set()
         time.sleep(1000)
 
 

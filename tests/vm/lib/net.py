@@ -107,6 +107,13 @@ def clean():
                        capture_output=True, timeout=30 * host.SLOW, check=False)
 
 
+def let_go(pid, name):
+    """From now on a tap that this process holds goes with its last descriptor."""
+    fd = host.getfd(pid, host.tap_fds(pid)[name])
+    fcntl.ioctl(fd, TUNSETPERSIST, 0)
+    os.close(fd)
+
+
 class HostSide:
     """Sends frames out of a device as the host does, through its whole transmit path."""
 

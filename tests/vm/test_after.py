@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is left when all the other tests have run, and the module is gone."""
+
+from pathlib import Path
+
+import pytest
+
+from lib import host
+
+pytestmark = pytest.mark.core
+
+LEAKS = Path("/sys/kernel/debug/kmemleak")
+# Out-of-tree and unsigned modules are what we are; anything else is a report that was made meanwhile.
+TAINT_OUT_OF_TREE, TAINT_UNSIGNED, TAINT_TEST = 1 << 12, 1 << 13, 1 << 18
+
+
+@pytest.fixture(scope="module")
+def unloaded(shared, guests):
+    shared.stop()
+    guests.stop()
+    if host.loaded():
+        host.unload()
+
+
+def test_lockdep_has_seen_nothing(unloaded):
+    stats = Path("/proc/lockdep_stats")
+    if host.FLAVOUR != "lock" and not stats.exists():
+        pytest.skip("this kernel has no lockdep")
+    assert "debug_locks:                             1" in stats.read_text()
+
+
+def test_nothing_leaked(unloaded):
+    if host.FLAVOUR != "memory" and not LEAKS.exists():
+        pytest.skip("this kernel has no kmemleak")
+    for _ in range(2):  # an object must be found unreferenced twice
+        LEAKS.write_text("scan")
+    found = LEAKS.read_text()
+    assert not found, found[:8000]
+
+
+def test_kernel_is_not_tainted(unloaded):
+    taint = int(Path("/proc/sys/kernel/tainted").read_text())
+    assert taint & ~(TAINT_OUT_OF_TREE | TAINT_UNSIGNED | TAINT_TEST) == 0
+
+
+def test_preempt_notifiers_are_off(unloaded, log):
+    """The module left no notifier behind: KVM warns of those that remain when it looks next."""
+    host.unload(host.kvm_vendor(), seconds=10)
+    host.need(host.kvm_vendor())
+    assert not host.reports(log.read())

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""VMMs that are stopped or frozen: nothing waits for them, and nothing is unloaded under them."""
+
+import errno
+import os
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lib import abi, host
+
+pytestmark = pytest.mark.core
+
+MS = abi.MS
+LONG = 60 * abi.SECOND
+CGROUP = Path("/sys/fs/cgroup/sleepy-tests")
+
+
+@contextmanager
+def stopped(pid):
+    """SIGSTOP; what the test does to it then must not need the process to run."""
+    os.kill(pid, signal.SIGSTOP)
+    host.wait(lambda: host.state_of(pid) == "T", "stopped")
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def frozen(pid):
+    """The cgroup freezer."""
+    CGROUP.mkdir()
+    try:
+        (CGROUP / "cgroup.procs").write_text(str(pid))
+        (CGROUP / "cgroup.freeze").write_text("1")
+        host.wait(lambda: "frozen 1" in (CGROUP / "cgroup.events").read_text(), "frozen")
+        yield
+    finally:
+        (CGROUP / "cgroup.freeze").write_text("0")
+        if os.path.exists(f"/proc/{pid}"):
+            Path("/sys/fs/cgroup/cgroup.procs").write_text(str(pid))
+        host.wait(lambda: not (CGROUP / "cgroup.procs").read_text(), "the cgroup is empty")
+        CGROUP.rmdir()
+
+
+HOW = pytest.mark.parametrize("halted", [stopped, frozen], ids=["stopped", "frozen"])
+
+
+BUSY = (errno.EBUSY, errno.EAGAIN)
+
+
+def again():
+    """Unloads the module as soon as it can be, if that is still to be done, and loads it anew."""
+    if host.loaded():
+        host.unload()
+    host.load()
+
+
+def run_on(scene):
+    """Switches the threads a few times: with a notifier of a module that is gone, that is an oops."""
+    for turn in range(10):
+        for tid in scene.tids:
+            os.sched_setaffinity(tid, {turn % 2})
+
+
+def gone(scene):
+    scene.device.close()
+    again()
+
+
+def swift(started):
+    assert time.monotonic() - started < 2 * host.SLOW, "it waited for the VMM"
+
+
+@HOW
+def test_removed_while_it_does_not_run(scenes, halted):
+    """The weight is given back at once, the notifier when the thread runs: until then, rmmod is refused."""
+    scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    with halted(scene.vmm.pid):
+        started = time.monotonic()
+        scene.device.remove(scene.id)
+        swift(started)
+        assert scene.nices() == [0, 0]
+        assert scene.device.vms() == []
+        scene.device.close()
+        # A frozen thread may have let go on its way into the freezer; a stopped one cannot.
+        allowed = BUSY if halted is stopped else (0, *BUSY)
+        assert host.refused_unload() in allowed
+        time.sleep(0.5)
+        if host.loaded():
+            assert host.refused_unload() in allowed
+    again()
+    run_on(scene)
+
+
+@HOW
+def test_added_while_it_does_not_run(scenes, halted):
+    """The notifier waits for the thread; what the lever does, does not."""
+    scene = scenes(add=False)
+    with halted(scene.vmm.pid):
+        started = time.monotonic()
+        scene.add(linger=1 * MS, max_sleep=LONG)
+        swift(started)
+        scene.wait_sleepy()
+        assert not scene.device.vcpus(scene.id)[0].flags & abi.ATTACHED
+        scene.request()
+        assert scene.nices() == [0]
+        scene.answer()
+        scene.wait_sleepy()
+    scene.attached()
+
+
+@HOW
+def test_added_and_removed_while_it_does_not_run(scenes, halted):
+    scene = scenes(add=False)
+    with halted(scene.vmm.pid):
+        for _ in range(3):
+            scene.add(linger=1 * MS, max_sleep=LONG)
+            scene.wait_sleepy()
+            started = time.monotonic()
+            scene.device.remove(scene.id)
+            swift(started)
+            assert scene.nices() == [0]
+        scene.device.close()
+        assert host.refused_unload() in (0, *BUSY)
+    again()
+    run_on(scene)
+
+
+@HOW
+def test_added_again_before_it_has_run(scenes, halted):
+    """An old notifier that is still to go, and a new one that is still to come, on one thread."""
+    scene = scenes(linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    with halted(scene.vmm.pid):
+        scene.device.remove(scene.id)
+        scene.add(linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    scene.request()
+    assert scene.nices() == [0]
+
+
+@HOW
+def test_killed_while_it_does_not_run(scenes, halted):
+    scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    scene.vm.close()
+    with halted(scene.vmm.pid) if halted is frozen else stopped_for_good(scene.vmm.pid):
+        scene.vmm.stop()
+        host.wait(lambda: not scene.device.vms(), "the VM is gone", 3)
+    gone(scene)
+
+
+@HOW
+def test_removed_and_killed_while_it_does_not_run(scenes, halted):
+    scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.vm.close()
+    with halted(scene.vmm.pid) if halted is frozen else stopped_for_good(scene.vmm.pid):
+        scene.device.remove(scene.id)
+        scene.vmm.stop()
+    gone(scene)
+
+
+@contextmanager
+def stopped_for_good(pid):
+    """SIGSTOP, for a process that will not be there to be continued."""
+    os.kill(pid, signal.SIGSTOP)
+    host.wait(lambda: host.state_of(pid) == "T", "stopped")
+    yield
+
+
+@HOW
+def test_awake_and_asleep_while_it_does_not_run(scenes, halted):
+    """Requests, stirs and lost requests go on."""
+    scene = scenes(linger=1 * MS, max_sleep=20 * MS, request_timeout=30 * MS)
+    scene.attached()
+    with halted(scene.vmm.pid):
+        before = scene.stats()
+        scene.request()
+        host.wait(lambda: scene.stats().timeouts > before.timeouts, "lost")
+        host.wait(lambda: scene.stats().wakes["stir"] > before.wakes["stir"] + 3, "stirred")
+    stats, vcpu = scene.stats(), scene.device.vcpus(scene.id)[0]
+    assert stats.requests == before.requests + 1
+    assert vcpu.flags & abi.ATTACHED
