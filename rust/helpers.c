@@ -17,6 +17,8 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/skbuff.h>
+#include <linux/smp.h>
+#include <trace/events/ipi.h>
 #include <net/net_namespace.h>
 
 #include "helpers.h"
@@ -27,6 +29,22 @@ static_assert(SLEEPY_PF_NETDEV == NFPROTO_NETDEV);
 int sleepy_task_nice(const struct task_struct *task)
 {
 	return task_nice(task);
+}
+
+/*
+ * If the thread waits for a CPU, interrupts that CPU: what runs there, be it a
+ * guest, passes a point where it can be preempted. A resched that the scheduler
+ * has asked for lazily is then done now, and not at the next tick. Preemption
+ * is off.
+ */
+void sleepy_kick_waiting(const struct task_struct *task)
+{
+	unsigned int cpu = task_cpu(task);
+
+	if (!READ_ONCE(task->on_rq) || READ_ONCE(task->on_cpu))
+		return;
+	if (cpu != smp_processor_id() && cpu_online(cpu))
+		smp_send_reschedule(cpu);
 }
 
 bool sleepy_current_is_runnable(void)

@@ -20,6 +20,7 @@ struct task_struct;
 
 /* Scheduler */
 int sleepy_task_nice(const struct task_struct *task);
+void sleepy_kick_waiting(const struct task_struct *task);
 bool sleepy_current_is_runnable(void);
 bool sleepy_current_is_dead(void);
 bool sleepy_current_is_exiting(void);

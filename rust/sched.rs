@@ -13,6 +13,17 @@ pub(crate) fn nice(task: &Task) -> i32 {
     unsafe { helpers::sleepy_task_nice(task.as_ptr()) }
 }
 
+/// If the thread waits for a CPU that another thread has, has that CPU look again now who should run, and
+/// not at its next tick. Wakes nobody.
+pub(crate) fn kick_waiting(task: &Task) {
+    // SAFETY: The reference proves that the thread's descriptor is valid. Preemption is off in between.
+    unsafe {
+        helpers::sleepy_preempt_disable();
+        helpers::sleepy_kick_waiting(task.as_ptr());
+        helpers::sleepy_preempt_enable();
+    }
+}
+
 /// Sets the thread's nice value; out of range is clamped.
 ///
 /// May be called in hard and soft interrupts too, but not under a runqueue's lock: takes the thread's

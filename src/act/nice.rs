@@ -45,6 +45,9 @@ impl Nice {
         let target = target(self.baseline);
         if target != now {
             sched::set_nice(task, target);
+            if target < now {
+                sched::kick_waiting(task);
+            }
         }
         self.set = (target != self.baseline).then_some(target);
     }
