@@ -17,8 +17,12 @@ ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "vcpus", "
          "module", "ctl", "filters", "guests", "after"]
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    elsewhere = [item for item in items
+                 if (mark := item.get_closest_marker("flavour")) and host.FLAVOUR not in mark.args]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
 
 
 @pytest.fixture(scope="session", autouse=True)

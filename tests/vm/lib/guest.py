@@ -26,6 +26,7 @@ class Guest:
         # The guest shall find its gateway wherever the tap is: all its gateways have this address.
         self.gateway_mac = f"02:00:00:00:{number:02x}:01"
         self.mac = f"02:00:00:00:{number:02x}:02"
+        self.port_mac = f"02:00:00:00:{number:02x}:03"
         self.process = None
         self.boots = 0
 
@@ -37,7 +38,7 @@ class Guest:
         """Boots it. The emulator now and then loses a boot: that, and nothing else, is tried again."""
         assert KERNEL and INITRAMFS, "no guest: run this by tests/vm/run --guest FILE"
         if self.vhost:
-            host.need("vhost_iotlb", "vhost", "tap", "vhost_net")
+            host.run("modprobe", "vhost_net")
         for _ in range(BOOTS):
             self.boots += 1
             if self._boot():
@@ -51,12 +52,14 @@ class Guest:
         handle, name = tempfile.mkstemp(prefix=f"{self.tap}.", suffix=".log")
         os.close(handle)
         self.log = Path(name)
-        append = (f"console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check "
+        append = (f"console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable pci=off "
                   f"ip4={self.ip4}/24 gw4={self.host4} ip6={self.ip6}/64 gw6={self.host6}"
                   + (f" vlan={self.vlan}" if self.vlan else ""))
         self.process = subprocess.Popen([
-            "qemu-system-x86_64", "-M", "microvm,accel=kvm,rtc=on", "-cpu", "host", "-smp", str(self.vcpus),
+            "qemu-system-x86_64", "-M", "microvm,accel=kvm,acpi=off,pic=off,pit=off,rtc=off",
+            "-bios", "qboot.rom", "-cpu", "host", "-smp", str(self.vcpus),
             "-m", str(self.memory), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+            "-run-with", "exit-with-parent=on",
             "-serial", f"file:{self.log}", "-kernel", KERNEL, "-initrd", INITRAMFS, "-append", append,
             "-netdev", f"tap,id=n,ifname={self.tap},script=no,downscript=no,vhost={'on' if self.vhost else 'off'}",
             "-device", f"virtio-net-device,netdev=n,mac={self.mac}",
@@ -94,9 +97,14 @@ class Guests:
         if not guest or guest.process.poll() is not None:
             if guest:
                 guest.stop()
-            guest = self.running[number] = Guest(number, **how)
+            guest = Guest(number, **how)
             guest.boot()
+            self.running[number] = guest
         return guest
+
+    def drop(self, number):
+        """Forgets a guest that a test has broken."""
+        self.running.pop(number).stop()
 
     def stop(self):
         for guest in self.running.values():

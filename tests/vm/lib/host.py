@@ -114,7 +114,8 @@ def refcount(name="sleepy"):
 
 def module(name):
     """The file of one of the kernel's own modules."""
-    found = glob.glob(f"{BUILD}/root/lib/modules/*/kernel/**/{name}.ko", recursive=True)
+    pattern = re.sub("[-_]", "[-_]", name)
+    found = glob.glob(f"{BUILD}/root/lib/modules/*/kernel/**/{pattern}.ko", recursive=True)
     assert found, f"no {name}.ko below {BUILD}/root (KBUILD_OUTPUT)"
     return found[0]
 
