@@ -80,6 +80,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     progress(&format!("starting {vms} microVMs"))?;
     let begin = Instant::now();
+    guest::load_vhost()?;
     let mut guests = Vec::new();
     for number in 1..=vms {
         guests.push(Guest::start(
