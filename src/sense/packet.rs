@@ -47,7 +47,7 @@ impl Rule {
         }
         let len = u16::try_from(rule.len).map_err(|_| EINVAL)?;
         // The kernel takes an empty pointer for an empty program.
-        if rule.insns == 0 {
+        if rule.insns == 0 && len != 0 {
             return Err(EFAULT);
         }
         let insns = UserPtr::from_addr(usize::try_from(rule.insns).map_err(|_| EFAULT)?);
