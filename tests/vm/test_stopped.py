@@ -23,7 +23,8 @@ CGROUP = Path("/sys/fs/cgroup/sleepy-tests")
 def stopped(pid):
     """SIGSTOP; what the test does to it then must not need the process to run."""
     os.kill(pid, signal.SIGSTOP)
-    host.wait(lambda: host.state_of(pid) == "T", "stopped")
+    threads = [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
+    host.wait(lambda: all(host.state_of(tid) == "T" for tid in threads), "every thread has stopped")
     try:
         yield
     finally:
