@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::Result;
+use crate::load::Client;
 
 /// The vCPUs share this CPU.
 pub const VCPU_CPU: usize = 1;
@@ -86,31 +87,34 @@ impl Guest {
 
     /// Waits until the guest serves requests.
     pub fn wait_ready(&mut self) -> Result<()> {
-        for attempt in 1.. {
-            let deadline = Instant::now() + BOOT_TIME;
-            while Instant::now() < deadline && self.vmm.try_wait()?.is_none() {
-                let said = fs::read(&self.console)?;
-                if said
-                    .split(|byte| *byte == b'\n')
-                    .any(|line| line.trim_ascii() == b"READY")
-                {
-                    return Ok(());
-                }
-                sleep(POLL);
+        for _ in 1..ATTEMPTS {
+            if self.comes_up()? {
+                return Ok(());
             }
             self.stop();
-            if attempt == ATTEMPTS {
-                break;
-            }
             self.vmm = spawn(&mut self.command, &self.console)?;
         }
+        if self.comes_up()? {
+            return Ok(());
+        }
         let said = fs::read(&self.console)?;
-        Err(format!(
-            "{} did not come up; its console:\n{}",
-            self.name,
-            String::from_utf8_lossy(&said)
-        )
-        .into())
+        let said = String::from_utf8_lossy(&said);
+        Err(format!("{} did not come up; its console:\n{said}", self.name).into())
+    }
+
+    fn comes_up(&mut self) -> Result<bool> {
+        let deadline = Instant::now() + BOOT_TIME;
+        while Instant::now() < deadline && self.vmm.try_wait()?.is_none() {
+            let said = fs::read(&self.console)?;
+            if said
+                .split(|byte| *byte == b'\n')
+                .any(|line| line.trim_ascii() == b"READY")
+            {
+                return Ok(Client::new(self).ping().is_ok());
+            }
+            sleep(POLL);
+        }
+        Ok(false)
     }
 
     /// Moves the vCPU threads to their CPU, and the rest of the VMM to the other.

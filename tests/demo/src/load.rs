@@ -82,14 +82,15 @@ impl Load {
 }
 
 /// Keeps its connection from one request to the next.
-struct Client {
+pub struct Client {
     agent: Agent,
     url: String,
     name: String,
 }
 
 impl Client {
-    fn new(guest: &Guest) -> Self {
+    /// Connects at the first request.
+    pub fn new(guest: &Guest) -> Self {
         let agent = Agent::config_builder()
             .timeout_global(Some(PATIENCE))
             .build()
@@ -99,6 +100,12 @@ impl Client {
             url: guest.url(),
             name: guest.name().to_owned(),
         }
+    }
+
+    /// Asks for nothing but an answer.
+    pub fn ping(&self) -> Result<()> {
+        self.agent.get(format!("{}/ping", self.url)).call()?;
+        Ok(())
     }
 
     fn request(&self, units: u64) -> Result<Answer> {
