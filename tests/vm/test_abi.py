@@ -13,8 +13,6 @@ import pytest
 
 from lib import abi, host, net
 
-pytestmark = pytest.mark.core
-
 HEADER = Path(__file__).parents[2] / "userspace/include/sleepy.h"
 
 
@@ -81,6 +79,7 @@ def test_bad_pointer(device, call, address):
         device.raw(abi.CALLS[call][0], address)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("call", abi.CALLS)
 def test_argument_across_the_end_of_memory(device, call):
     """The last byte of the argument is not there."""
@@ -122,6 +121,7 @@ def test_padding_must_be_zero(box, reserved):
     assert device.get(scene.id).n_links == 1
 
 
+@pytest.mark.core
 def test_no_such_vm(device):
     for vm in (0, 1, 0xFFFFFFFF):
         for cmd, arg in ((abi.VM_REMOVE, abi.VmRemove(id=vm)), (abi.VM_GET, abi.VmGet(id=vm)),
@@ -132,6 +132,7 @@ def test_no_such_vm(device):
                 device.call(cmd, arg)
 
 
+@pytest.mark.core
 def test_list_of_all(scenes):
     made = [scenes() for _ in range(3)]
     device = made[0].device
@@ -160,6 +161,7 @@ def test_get_tells_what_was_added(scenes):
     assert [(vcpu.index, vcpu.tid) for vcpu in vcpus] == list(enumerate(scene.tids))
 
 
+@pytest.mark.core
 def test_arrays_with_too_little_room(scenes):
     """As much as there is room for, and how much there is."""
     scene = scenes(vcpus=2)
@@ -180,6 +182,7 @@ def test_arrays_with_too_little_room(scenes):
     assert huge.count == 2
 
 
+@pytest.mark.core
 def test_result_that_cannot_be_written(box, device):
     """VM_ADD whose id cannot be given back: as if nothing had been."""
     with open("/proc/self/ns/net", "rb") as netns:

@@ -12,8 +12,6 @@ import pytest
 from lib import abi, frames, host, kvm, net
 from lib.abi import raises
 
-pytestmark = pytest.mark.core
-
 
 def add(scene, **changes):
     """VM_ADD of the scene's VM, with fields changed after all else was filled in."""
@@ -46,6 +44,7 @@ def test_good_name(box, name):
     box.device.remove(vm)
 
 
+@pytest.mark.core
 def test_name_taken(box, vmm):
     box.add(name="taken")
     other = vmm()
@@ -72,6 +71,7 @@ def test_thread_is_no_process(box):
         box.device.add("x", box.tids[0])
 
 
+@pytest.mark.core
 def test_process_that_has_exited(box):
     """A zombie has a number and a start time, but no virtual machine."""
     pid = os.fork()
@@ -95,6 +95,7 @@ def test_process_without_kvm(box):
             box.device.add("x", pid)
 
 
+@pytest.mark.core
 def test_several_machines(box, vmm):
     """Two VMs in a process: neither is meant without its descriptor; with it, each is."""
     several = vmm()
@@ -111,6 +112,7 @@ def test_several_machines(box, vmm):
         box.device.remove(vm)
 
 
+@pytest.mark.core
 def test_two_descriptors_of_one_machine(box):
     """A copy of the descriptor is no second VM."""
     copy = host.getfd(box.vmm.pid, box.kvm_fd)
@@ -124,6 +126,7 @@ def test_two_descriptors_of_one_machine(box):
     box.device.remove(vm)
 
 
+@pytest.mark.core
 def test_machine_of_another_process(box, vmm):
     other = vmm()
     fd, _ = other.machine()
@@ -135,6 +138,7 @@ def test_machine_of_another_process(box, vmm):
     os.close(copy)
 
 
+@pytest.mark.core
 def test_inherited_descriptor(box):
     """A child that inherited a VM's descriptor cannot run it, and so is not its VMM."""
     machine = kvm.Machine()
@@ -154,6 +158,7 @@ def test_inherited_descriptor(box):
         os.close(machine.kvm)
 
 
+@pytest.mark.core
 def test_no_machine_descriptor(box):
     kvm_fd, event = os.open("/dev/kvm", os.O_RDWR), os.eventfd(0)
     reader, writer = os.pipe()
@@ -164,6 +169,7 @@ def test_no_machine_descriptor(box):
         os.close(fd)
 
 
+@pytest.mark.core
 def test_pid_used_again(box, vmm):
     """Another VMM under the number of one that died is not taken for it, with whatever was known of that."""
     device = box.device
