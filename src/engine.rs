@@ -18,7 +18,8 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{Atomic, Full, Relaxed},
+        atomic::{Acquire, Atomic, Full, Relaxed, Release},
+        barrier::smp_mb,
         SpinLockIrq,
     },
     task::Task,
@@ -34,11 +35,11 @@ impl Word for AtomicWord {
     }
 
     fn load(&self) -> u64 {
-        self.0.load(kernel::sync::atomic::Acquire)
+        self.0.load(Acquire)
     }
 
     fn store(&self, value: u64) {
-        self.0.store(value, kernel::sync::atomic::Release);
+        self.0.store(value, Release);
     }
 
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64> {
@@ -64,6 +65,9 @@ pub(crate) struct Engine {
     request_timeout: Atomic<u64>,
     max_sleep: Atomic<u64>,
     boosts: Atomic<bool>,
+    /// Unset: every thread has its weight, and nobody is about to take any. Set before `act`'s holder looks
+    /// at the state, so that a request that has made the state awake and finds this unset is done.
+    lowered: Atomic<bool>,
     /// Taken with interrupts off, by everything but the notifiers. Under it, whoever has changed the state
     /// makes the threads be as the state *now* says: so the last one to come is right, in whatever order
     /// they come. Runqueue locks nest inside.
@@ -83,6 +87,7 @@ impl Engine {
             request_timeout: Atomic::new(policy.request_timeout),
             max_sleep: Atomic::new(policy.max_sleep),
             boosts: Atomic::new(lever.boosts()),
+            lowered: Atomic::new(false),
             act <- new_spinlock_irq!(Act::new(lever)),
         })
     }
@@ -122,8 +127,19 @@ impl Engine {
     }
 
     fn apply(&self) {
+        self.act(|act| act.set_level(self.level()));
+    }
+
+    fn act(&self, f: impl FnOnce(&mut Act)) {
         let mut act = self.act.lock();
-        act.set_level(self.level());
+        self.lowered.xchg(true, Full);
+        f(&mut act);
+        self.lowered.store(act.lowered(), Release);
+    }
+
+    /// Whether the threads have less than their weight.
+    pub(crate) fn lowered(&self) -> bool {
+        self.lowered.load(Relaxed)
     }
 
     /// A packet asks the VM for something. On return its threads have their weight.
@@ -134,22 +150,30 @@ impl Engine {
         if request.overflow {
             this.stats.overflows.add(1);
         }
-        let Some(change) = request.change else {
-            return;
-        };
-        // Before the weight changes, lest the notifier come first.
-        if change.before.on_cpu() > 0 {
-            this.stats.trigger.record(0);
-        } else {
-            let _ = this.trigger.cmpxchg(0, now.max(1), Full);
+        if let Some(change) = request.change {
+            this.requested(&change, now);
         }
-        if change.woke() {
-            this.stats.wakes[uapi::WAKE_REQUEST].add(1);
+        // Somebody else may be at it, having seen the state before this request: not before that is done.
+        smp_mb(Full);
+        if this.lowered() {
+            this.apply();
         }
-        this.follow(&change);
         if let Some(at) = request.timer {
             this.set(at);
         }
+    }
+
+    fn requested(&self, change: &Change, now: u64) {
+        // Before the weight changes, lest the notifier come first.
+        if change.before.on_cpu() > 0 {
+            self.stats.trigger.record(0);
+        } else {
+            let _ = self.trigger.cmpxchg(0, now.max(1), Full);
+        }
+        if change.woke() {
+            self.stats.wakes[uapi::WAKE_REQUEST].add(1);
+        }
+        self.follow(change);
     }
 
     /// A packet answers, or closes its flow.
@@ -220,7 +244,7 @@ impl Engine {
             this.stats.wakes[uapi::WAKE_ADMIN].add(1);
         }
         this.follow(&change);
-        this.act.lock().set_lever(lever);
+        this.act(|act| act.set_lever(lever));
         this.apply();
         Self::start(this);
     }
@@ -232,7 +256,7 @@ impl Engine {
 
     /// Restores every thread and does nothing to any from now on.
     pub(crate) fn close(&self) {
-        self.act.lock().close();
+        self.act(Act::close);
     }
 
     /// Takes a vCPU thread on. Callers are serialised by the owner.

@@ -118,6 +118,12 @@ impl Act {
         self.move_threads();
     }
 
+    /// Whether threads have less weight than they had before we came.
+    pub(crate) fn lowered(&self) -> bool {
+        let lowers = self.lever != Lever::Observe;
+        lowers && self.level == Level::Sleepy && !self.closed
+    }
+
     fn move_threads(&mut self) {
         for thread in &mut self.threads {
             let (lever, level) = (self.lever, self.level);
