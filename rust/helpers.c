@@ -17,8 +17,7 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/skbuff.h>
-#include <linux/smp.h>
-#include <trace/events/ipi.h>
+#include <linux/task_work.h>
 #include <net/net_namespace.h>
 
 #include "helpers.h"
@@ -31,20 +30,12 @@ int sleepy_task_nice(const struct task_struct *task)
 	return task_nice(task);
 }
 
-/*
- * If the thread waits for a CPU, interrupts that CPU: what runs there, be it a
- * guest, passes a point where it can be preempted. A resched that the scheduler
- * has asked for lazily is then done now, and not at the next tick. Preemption
- * is off.
- */
-void sleepy_kick_waiting(const struct task_struct *task)
+/* The CPU that the thread waits for, which another thread has; -1 if none. */
+int sleepy_cpu_waited_for(const struct task_struct *task)
 {
-	unsigned int cpu = task_cpu(task);
-
 	if (!READ_ONCE(task->on_rq) || READ_ONCE(task->on_cpu))
-		return;
-	if (cpu != smp_processor_id() && cpu_online(cpu))
-		smp_send_reschedule(cpu);
+		return -1;
+	return task_cpu(task);
 }
 
 bool sleepy_current_is_runnable(void)
@@ -60,6 +51,14 @@ bool sleepy_current_is_dead(void)
 bool sleepy_current_is_exiting(void)
 {
 	return current->flags & PF_EXITING;
+}
+
+/* -ESRCH for a thread that never returns to user space, or not any more. */
+int sleepy_task_work_add_current(struct callback_head *work)
+{
+	if (current->flags & PF_KTHREAD)
+		return -ESRCH;
+	return task_work_add(current, work, TWA_RESUME);
 }
 
 void sleepy_preempt_disable(void)

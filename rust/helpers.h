@@ -9,6 +9,7 @@
 #include <linux/types.h>
 
 struct bpf_prog;
+struct callback_head;
 struct file;
 struct kvm;
 struct mm_struct;
@@ -20,10 +21,11 @@ struct task_struct;
 
 /* Scheduler */
 int sleepy_task_nice(const struct task_struct *task);
-void sleepy_kick_waiting(const struct task_struct *task);
+int sleepy_cpu_waited_for(const struct task_struct *task);
 bool sleepy_current_is_runnable(void);
 bool sleepy_current_is_dead(void);
 bool sleepy_current_is_exiting(void);
+int sleepy_task_work_add_current(struct callback_head *work);
 void sleepy_preempt_disable(void);
 void sleepy_preempt_enable(void);
 

@@ -8,6 +8,7 @@
 pub(crate) mod bpf;
 pub(crate) mod bytes;
 pub(crate) mod capability;
+pub(crate) mod cpus;
 pub(crate) mod global;
 pub(crate) mod kvm;
 pub(crate) mod module_ref;
@@ -19,6 +20,7 @@ pub(crate) mod process;
 pub(crate) mod sched;
 pub(crate) mod skb;
 pub(crate) mod timed;
+pub(crate) mod turn;
 
 mod bindings {
     #![allow(

@@ -9,10 +9,11 @@
 //! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
 //! [`include/linux/task_work.h`](srctree/include/linux/task_work.h)
 
-use super::{bindings as helpers, module_ref::ModuleRef};
+use super::{bindings as helpers, cpus::Cpus, module_ref::ModuleRef};
 use core::{ops::Deref, ptr};
 use kernel::{
     bindings, container_of,
+    cpu::CpuId,
     error::to_result,
     prelude::*,
     sync::{
@@ -37,13 +38,17 @@ pub(crate) enum Leave {
     Unwatched,
 }
 
-/// Watches a thread. Both calls come from that thread itself, and never at the same time.
+/// Watches a thread. All calls come from the CPU that the thread has, and those about the scheduler from the
+/// thread itself.
 pub(crate) trait Observer: Send + Sync + 'static {
     /// It has got a CPU. Preemption is off; must not sleep.
-    fn sched_in(&self);
+    fn sched_in(&self, cpu: CpuId);
     /// It leaves its CPU. Under the runqueue's lock, with interrupts off: must neither sleep nor take a
     /// lock, nor wake a thread. Also called, with preemption off alone, when the notifier is unlinked.
     fn sched_out(&self, leave: Leave);
+    /// Somebody has called for the thread's CPU: [`Cpus::call`]. In a hard interrupt, at any moment between
+    /// the thread's way in and its way out.
+    fn called(&self);
 }
 
 /// The task_work that links is queued.
@@ -98,6 +103,7 @@ struct Node<T: Observer> {
     /// The grace period, in [`GRACE`].
     grace: Atomic<usize>,
     task: ARef<Task>,
+    cpus: Arc<Cpus<T>>,
     observer: T,
     _enabled: Enabled,
     _module: ModuleRef,
@@ -113,6 +119,22 @@ impl<T: Observer> Node<T> {
         sched_in: Some(Self::sched_in),
         sched_out: Some(Self::sched_out),
     };
+
+    /// The thread has got a CPU, this one.
+    fn enter(&self, cpu: CpuId) {
+        // First of all, so that whoever looks for it on this CPU from now on finds it.
+        //
+        // SAFETY: The node is linked, and not unlinked before `leave`.
+        unsafe { self.cpus.set_observer(Some(&self.observer)) };
+        self.observer.sched_in(cpu);
+    }
+
+    /// The thread leaves its CPU, this one.
+    fn leave(&self, leave: Leave) {
+        self.observer.sched_out(leave);
+        // SAFETY: There is none to be valid.
+        unsafe { self.cpus.set_observer(None) };
+    }
 
     /// Queues `work` to call `func` in the thread. `ESRCH` if that has run its last task_work.
     ///
@@ -162,7 +184,7 @@ impl<T: Observer> Node<T> {
         // SAFETY: This is the thread to watch, preemption is off, notifiers are enabled by `_enabled`, and
         // `notifier` is not in any list yet. INVARIANT: The reference is the list's now.
         unsafe { bindings::preempt_notifier_register(node.notifier.get()) };
-        node.observer.sched_in();
+        node.enter(CpuId::current());
         // SAFETY: Balances the above.
         unsafe { helpers::sleepy_preempt_enable() };
         core::mem::forget(node);
@@ -178,7 +200,7 @@ impl<T: Observer> Node<T> {
         unsafe { helpers::sleepy_preempt_disable() };
         // SAFETY: This is the thread that is watched, not from within a notifier, and `notifier` is linked.
         unsafe { bindings::preempt_notifier_unregister(node.notifier.get()) };
-        node.observer.sched_out(Leave::Unwatched);
+        node.leave(Leave::Unwatched);
         // SAFETY: Balances the above.
         unsafe { helpers::sleepy_preempt_enable() };
         node.state.store(GONE, Release);
@@ -196,9 +218,11 @@ impl<T: Observer> Node<T> {
     /// # Safety
     ///
     /// For the scheduler alone.
-    unsafe extern "C" fn sched_in(notifier: *mut bindings::preempt_notifier, _cpu: c_int) {
+    unsafe extern "C" fn sched_in(notifier: *mut bindings::preempt_notifier, cpu: c_int) {
+        // SAFETY: `cpu` is the CPU's number.
+        let cpu = unsafe { CpuId::from_i32_unchecked(cpu) };
         // SAFETY: The scheduler calls with a notifier that is linked.
-        unsafe { Self::of_notifier(notifier) }.observer.sched_in();
+        unsafe { Self::of_notifier(notifier) }.enter(cpu);
     }
 
     /// # Safety
@@ -220,7 +244,7 @@ impl<T: Observer> Node<T> {
                 Leave::Blocked
             }
         };
-        node.observer.sched_out(leave);
+        node.leave(leave);
         if leave == Leave::Dead {
             node.state.store(DEAD, Release);
         }
@@ -233,10 +257,10 @@ impl<T: Observer> Node<T> {
 pub(crate) struct Attachment<T: Observer>(Arc<Node<T>>);
 
 impl<T: Observer> Attachment<T> {
-    /// Watches `task` with `observer`, from when the thread next returns to user space or enters a guest.
+    /// Watches `task` with `observer`, which can be reached through `cpus`, from when the thread next returns to user space or enters a guest.
     ///
     /// `ESRCH` if the thread is exiting, `ENOMEM`. For process context.
-    pub(crate) fn attach(task: ARef<Task>, observer: T) -> Result<Self> {
+    pub(crate) fn attach(task: ARef<Task>, cpus: Arc<Cpus<T>>, observer: T) -> Result<Self> {
         let node = Arc::pin_init(
             pin_init!(Node {
                 // SAFETY: `slot` is valid for writing; the scheduler does not write to the operations.
@@ -250,6 +274,7 @@ impl<T: Observer> Attachment<T> {
                 state: Atomic::new(LINKING),
                 grace: Atomic::new(0),
                 task,
+                cpus,
                 observer,
                 _enabled: Enabled::new(),
                 _module: ModuleRef::new(),

@@ -13,15 +13,10 @@ pub(crate) fn nice(task: &Task) -> i32 {
     unsafe { helpers::sleepy_task_nice(task.as_ptr()) }
 }
 
-/// If the thread waits for a CPU that another thread has, has that CPU look again now who should run, and
-/// not at its next tick. Wakes nobody.
-pub(crate) fn kick_waiting(task: &Task) {
-    // SAFETY: The reference proves that the thread's descriptor is valid. Preemption is off in between.
-    unsafe {
-        helpers::sleepy_preempt_disable();
-        helpers::sleepy_kick_waiting(task.as_ptr());
-        helpers::sleepy_preempt_enable();
-    }
+/// The CPU that the thread waits for and another thread has, as it was a moment ago.
+pub(crate) fn cpu_waited_for(task: &Task) -> Option<u32> {
+    // SAFETY: The reference proves that the thread's descriptor is valid.
+    u32::try_from(unsafe { helpers::sleepy_cpu_waited_for(task.as_ptr()) }).ok()
 }
 
 /// Sets the thread's nice value; out of range is clamped.

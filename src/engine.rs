@@ -11,6 +11,7 @@ use crate::{
     },
     rust::timed::{Expire, Timed},
     stats::Stats,
+    turns::Turns,
     uapi,
 };
 use kernel::{
@@ -20,7 +21,7 @@ use kernel::{
         aref::ARef,
         atomic::{Acquire, Atomic, Full, Relaxed, Release},
         barrier::smp_mb,
-        SpinLockIrq,
+        Arc, SpinLockIrq,
     },
     task::Task,
     time::{hrtimer::HrTimerExpires, Instant, Monotonic},
@@ -68,6 +69,8 @@ pub(crate) struct Engine {
     /// Unset: every thread has its weight, and nobody is about to take any. Set before `act`'s holder looks
     /// at the state, so that a request that has made the state awake and finds this unset is done.
     lowered: Atomic<bool>,
+    /// Who goes first.
+    pub(crate) turns: Arc<Turns>,
     /// Taken with interrupts off, by everything but the notifiers. Under it, whoever has changed the state
     /// makes the threads be as the state *now* says: so the last one to come is right, in whatever order
     /// they come. Runqueue locks nest inside.
@@ -77,7 +80,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// A VM that is awake, to be looked at for the first time after `linger`.
-    pub(crate) fn new(policy: uapi::Policy) -> impl PinInit<Self> {
+    pub(crate) fn new(policy: uapi::Policy, turns: Arc<Turns>) -> impl PinInit<Self> {
         let lever = Lever::new(&policy);
         pin_init!(Self {
             machine: Machine::new(now()),
@@ -88,7 +91,8 @@ impl Engine {
             max_sleep: Atomic::new(policy.max_sleep),
             boosts: Atomic::new(lever.boosts()),
             lowered: Atomic::new(false),
-            act <- new_spinlock_irq!(Act::new(lever)),
+            act <- new_spinlock_irq!(Act::new(lever, turns.clone())),
+            turns,
         })
     }
 

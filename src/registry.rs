@@ -12,6 +12,7 @@ use crate::{
         process::Process,
     },
     sense::packet::Rules,
+    turns::Turns,
     uapi,
     vm::{Identity, Name, Vm},
 };
@@ -98,11 +99,12 @@ pub(crate) struct Registry {
     /// Whose link a device is.
     #[pin]
     devices: Mutex<RBTree<DeviceId, Arc<Vm>>>,
+    turns: Arc<Turns>,
 }
 
 impl Registry {
     /// Without VMs.
-    pub(crate) fn new() -> impl PinInit<Self, Error> {
+    pub(crate) fn new(turns: Arc<Turns>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             inner <- new_mutex!(Inner {
                 vms: RBTree::new(),
@@ -113,6 +115,7 @@ impl Registry {
                 leaving: KVec::new(),
             }),
             devices <- new_mutex!(RBTree::new()),
+            turns,
         })
     }
 
@@ -165,7 +168,7 @@ impl Registry {
             start_time: request.start_time,
             kvm,
         };
-        let vm = Vm::new(identity, &request.policy, request.rules)?;
+        let vm = Vm::new(identity, &request.policy, request.rules, this.turns.clone())?;
         let nodes = (
             RBTreeNode::new(id, vm.clone(), GFP_KERNEL)?,
             RBTreeNode::new(request.name, id, GFP_KERNEL)?,

@@ -26,6 +26,7 @@ mod registry;
 mod rust;
 mod sense;
 mod stats;
+mod turns;
 #[allow(dead_code, unreachable_pub)]
 mod uapi;
 mod vm;
@@ -33,6 +34,7 @@ mod vm;
 use device::Device;
 use registry::{Registry, REGISTRY};
 use rust::{global::Published, module_ref, netdev::UnregisterNotifier, periodic::Periodic};
+use turns::Turns;
 
 module! {
     type: Sleepy,
@@ -65,9 +67,9 @@ struct Sleepy {
 
 impl kernel::InPlaceModule for Sleepy {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        let registry = Arc::pin_init(Periodic::new(Registry::new()), GFP_KERNEL);
         pin_init::pin_init_scope(move || {
-            let registry = registry?;
+            let registry = Registry::new(Turns::new()?);
+            let registry = Arc::pin_init(Periodic::new(registry), GFP_KERNEL)?;
             Ok(try_pin_init!(Self {
                 _drain: Drain,
                 _notifier <- UnregisterNotifier::new(registry.clone()),

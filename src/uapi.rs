@@ -288,6 +288,8 @@ pub struct Vcpu {
     pub halted: u64,
     /// How often it left its CPU for another reason (it waited in the VMM, for a page, for a lock).
     pub blocked: u64,
+    /// How often it gave up its turn on its CPU to a VM that is awake.
+    pub yielded: u64,
 }
 
 /// One link, as [`IOC_VM_LINKS`] writes it.

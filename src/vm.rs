@@ -17,6 +17,7 @@ use crate::{
         packet::{LinkHook, Rules},
         vcpu::Vcpu,
     },
+    turns::Turns,
     uapi,
 };
 use kernel::{
@@ -76,8 +77,9 @@ impl Vm {
         identity: Identity,
         policy: &uapi::Policy,
         rules: Rules,
+        turns: Arc<Turns>,
     ) -> Result<Arc<Self>> {
-        let engine = Arc::pin_init(Timed::new(Engine::new(*policy)), GFP_KERNEL)?;
+        let engine = Arc::pin_init(Timed::new(Engine::new(*policy, turns)), GFP_KERNEL)?;
         let rules = Arc::new(rules, GFP_KERNEL)?;
         let policy = *policy;
         Arc::pin_init(
@@ -170,9 +172,10 @@ impl Vm {
         task: ARef<Task>,
     ) -> Result {
         vcpus.reserve(1, GFP_KERNEL)?;
-        let vcpu = Vcpu::new(self.engine.clone(), id, index);
+        let vcpu = Vcpu::new(self.engine.clone(), id, index)?;
+        let cpus = self.engine.turns.cpus.clone();
         self.engine.add_thread(task.clone())?;
-        match Attachment::attach(task.clone(), vcpu) {
+        match Attachment::attach(task.clone(), cpus, vcpu) {
             Ok(attachment) => Ok(vcpus.push(attachment, GFP_KERNEL)?),
             Err(error) => {
                 self.engine.remove_thread(&task);
@@ -258,6 +261,7 @@ impl Vm {
                 preempted: vcpu.preempted.get(),
                 halted: vcpu.halted.get(),
                 blocked: vcpu.blocked.get(),
+                yielded: vcpu.yielded.get(),
             });
         }
     }

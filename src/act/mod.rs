@@ -4,8 +4,12 @@
 
 mod nice;
 
-use crate::uapi;
-use kernel::{prelude::*, sync::aref::ARef, task::Task};
+use crate::{turns::Turns, uapi};
+use kernel::{
+    prelude::*,
+    sync::{aref::ARef, Arc},
+    task::Task,
+};
 use nice::Nice;
 
 /// How much weight a VM's threads are to have.
@@ -85,6 +89,7 @@ pub(crate) struct Act {
     lever: Lever,
     level: Level,
     threads: KVec<Thread>,
+    turns: Arc<Turns>,
     closed: bool,
 }
 
@@ -100,11 +105,12 @@ impl Room {
 
 impl Act {
     /// No threads, which are at the baseline.
-    pub(crate) fn new(lever: Lever) -> Self {
+    pub(crate) fn new(lever: Lever, turns: Arc<Turns>) -> Self {
         Self {
             lever,
             level: Level::Baseline,
             threads: KVec::new(),
+            turns,
             closed: false,
         }
     }
@@ -127,9 +133,9 @@ impl Act {
     fn move_threads(&mut self) {
         for thread in &mut self.threads {
             let (lever, level) = (self.lever, self.level);
-            thread
-                .nice
-                .set(&thread.task, |baseline| lever.nice(level, baseline));
+            thread.nice.set(&thread.task, &self.turns, |baseline| {
+                lever.nice(level, baseline)
+            });
         }
     }
 
@@ -149,7 +155,9 @@ impl Act {
 
     fn restore(&mut self) {
         for thread in &mut self.threads {
-            thread.nice.set(&thread.task, |baseline| baseline);
+            thread
+                .nice
+                .set(&thread.task, &self.turns, |baseline| baseline);
         }
     }
 
@@ -173,9 +181,9 @@ impl Act {
         };
         if !self.closed {
             let (lever, level) = (self.lever, self.level);
-            thread
-                .nice
-                .set(&thread.task, |baseline| lever.nice(level, baseline));
+            thread.nice.set(&thread.task, &self.turns, |baseline| {
+                lever.nice(level, baseline)
+            });
         }
         let mut fits = true;
         for old in self.threads.drain_all() {
@@ -191,7 +199,9 @@ impl Act {
     pub(crate) fn remove(&mut self, task: &Task) -> Option<ARef<Task>> {
         let index = self.threads.iter().position(|t| is(&t.task, task))?;
         let mut thread = self.threads.remove(index).ok()?;
-        thread.nice.set(&thread.task, |baseline| baseline);
+        thread
+            .nice
+            .set(&thread.task, &self.turns, |baseline| baseline);
         Some(thread.task)
     }
 

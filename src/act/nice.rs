@@ -3,7 +3,7 @@
 //! The nice value of one thread.
 
 use super::ThreadState;
-use crate::rust::sched;
+use crate::{rust::sched, turns::Turns};
 use kernel::task::Task;
 
 /// What was done to a thread's nice value.
@@ -27,7 +27,7 @@ impl Nice {
     }
 
     /// Sets it to what `target` makes of the baseline.
-    pub(super) fn set(&mut self, task: &Task, target: impl FnOnce(i32) -> i32) {
+    pub(super) fn set(&mut self, task: &Task, turns: &Turns, target: impl FnOnce(i32) -> i32) {
         let now = sched::nice(task);
         if self.foreign {
             return;
@@ -46,7 +46,7 @@ impl Nice {
         if target != now {
             sched::set_nice(task, target);
             if target < now {
-                sched::kick_waiting(task);
+                turns.hurry(task);
             }
         }
         self.set = (target != self.baseline).then_some(target);

@@ -8,12 +8,17 @@ use crate::{
         kvm::{self, VcpuId},
         preempt_notifier::{Leave, Observer},
         timed::Timed,
+        turn::Turn,
     },
     stats::Counter,
 };
-use kernel::sync::{
-    atomic::{Atomic, Relaxed},
-    Arc,
+use kernel::{
+    cpu::CpuId,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
 };
 
 /// What is known of one vCPU's thread. Written by that thread alone.
@@ -33,12 +38,19 @@ pub(crate) struct Vcpu {
     pub(crate) halted: Counter,
     /// How often it left its CPU for another reason.
     pub(crate) blocked: Counter,
+    /// How often it gave up its turn to a VM that is awake.
+    pub(crate) yielded: Counter,
+    turn: Arc<Turn>,
+    /// It gives this turn up.
+    giving: Atomic<bool>,
+    /// It has given the last one up.
+    gave: Atomic<bool>,
 }
 
 impl Vcpu {
     /// Not on a CPU yet.
-    pub(crate) fn new(engine: Arc<Timed<Engine>>, id: VcpuId, index: u32) -> Self {
-        Self {
+    pub(crate) fn new(engine: Arc<Timed<Engine>>, id: VcpuId, index: u32) -> Result<Self> {
+        Ok(Self {
             engine,
             id,
             index,
@@ -47,6 +59,28 @@ impl Vcpu {
             preempted: Counter::new(),
             halted: Counter::new(),
             blocked: Counter::new(),
+            yielded: Counter::new(),
+            turn: Turn::new()?,
+            giving: Atomic::new(false),
+            gave: Atomic::new(false),
+        })
+    }
+
+    /// Gives way to an awake thread that waits for this CPU, if it is sleepy and its last turn was whole.
+    fn give_way(&self, cpu: CpuId, now: u64) {
+        let may = self.engine.lowered() && !self.gave.load(Relaxed) && !self.giving.load(Relaxed);
+        if may && self.engine.turns.wanted(cpu.as_u32(), now) {
+            self.giving.store(true, Relaxed);
+            Turn::give_up(&self.turn);
+        }
+    }
+
+    fn end_turn(&self) {
+        self.turn.over();
+        let gave = self.giving.xchg(false, Relaxed);
+        self.gave.store(gave, Relaxed);
+        if gave {
+            self.yielded.add(1);
         }
     }
 
@@ -68,10 +102,19 @@ impl Vcpu {
 }
 
 impl Observer for Vcpu {
-    fn sched_in(&self) {
+    fn sched_in(&self, cpu: CpuId) {
         let now = now();
         self.since.store(now.max(1), Relaxed);
         self.engine.run_in(now);
+        if self.engine.lowered() {
+            self.give_way(cpu, now);
+        } else {
+            self.engine.turns.served(cpu.as_u32());
+        }
+    }
+
+    fn called(&self) {
+        self.give_way(CpuId::current(), now());
     }
 
     fn sched_out(&self, leave: Leave) {
@@ -79,6 +122,7 @@ impl Observer for Vcpu {
         let since = self.since.xchg(0, Relaxed);
         self.oncpu.add(now.saturating_sub(since));
         self.engine.run_out(now);
+        self.end_turn();
         match leave {
             Leave::Preempted => self.preempted.add(1),
             Leave::Blocked if kvm::current_is_halted(self.id) => self.halted.add(1),

@@ -360,6 +360,8 @@ struct sleepy_vcpu {
 	 * lock).
 	 */
 	__aligned_u64 blocked;
+	/* How often it gave up its turn on its CPU to a VM that is awake. */
+	__aligned_u64 yielded;
 };
 
 /* One link, as SLEEPY_IOC_VM_LINKS writes it. */

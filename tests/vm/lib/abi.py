@@ -105,7 +105,7 @@ class Vcpu(Struct):
     _fields_ = [
         ("index", c_uint32), ("tid", c_uint32), ("nice", c_int32), ("baseline", c_int32),
         ("flags", c_uint32), ("reserved", c_uint32), ("oncpu", c_uint64), ("preempted", c_uint64),
-        ("halted", c_uint64), ("blocked", c_uint64),
+        ("halted", c_uint64), ("blocked", c_uint64), ("yielded", c_uint64),
     ]
 
 

@@ -145,7 +145,8 @@ fn assertions() -> String {
             oncpu,
             preempted,
             halted,
-            blocked
+            blocked,
+            yielded
         }
     );
     layout!(

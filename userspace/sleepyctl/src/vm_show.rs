@@ -49,6 +49,7 @@ struct VcpuJson {
     preempted: u64,
     halted: u64,
     blocked: u64,
+    yielded: u64,
 }
 
 impl From<&Vcpu> for VcpuJson {
@@ -67,6 +68,7 @@ impl From<&Vcpu> for VcpuJson {
             preempted: vcpu.preempted,
             halted: vcpu.halted,
             blocked: vcpu.blocked,
+            yielded: vcpu.yielded,
         }
     }
 }
@@ -224,6 +226,7 @@ mod tests {
             preempted: 1_234_567,
             halted: 1_234_567,
             blocked: 1_234_567,
+            yielded: 1_234_567,
             ..Vcpu::default()
         };
         VcpuJson::from(&busy)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where an awake VM waits for the CPU of a sleepy one, the sleepy one gives up its turn.
+
+Tiny VMs that spin, on one CPU.
+"""
+
+import os
+import time
+
+import pytest
+
+from lib import abi, host
+
+pytestmark = pytest.mark.core
+
+MS = abi.MS
+LONG = 60 * abi.SECOND
+ROUNDS = 60 if not host.DEBUG else 20
+
+
+@pytest.fixture
+def alone():
+    """The test itself stays off the VMs' CPU."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
+    yield
+    os.sched_setaffinity(0, cpus)
+
+
+@pytest.fixture
+def pair(scenes, alone):
+    """Two VMs on CPU 1, or on the CPUs given, with levers of their own."""
+    def make(levers=(abi.NICE, abi.NICE), cpus=(1, 1)):
+        both = [scenes(add=False) for _ in levers]
+        for scene, lever, cpu in zip(both, levers, cpus):
+            os.sched_setaffinity(scene.tids[0], {cpu})
+            scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG)
+            scene.attached()
+        for scene in both:
+            scene.wait_sleepy()
+        return both
+    return make
+
+
+def vcpu(scene):
+    return scene.device.vcpus(scene.id)[0]
+
+
+def converse(scene):
+    """Requests at ever other moments of the other's turn, each answered after a few turns."""
+    for turn in range(ROUNDS):
+        scene.wait_sleepy()
+        time.sleep(0.0003 * (turn % 10))
+        scene.request(turn)
+        time.sleep(0.005)
+        scene.answer(turn)
+
+
+def test_sleepy_gives_way_to_awake(pair):
+    asked, other = pair()
+    converse(asked)
+    assert vcpu(other).yielded > 0
+    # Nobody was awake beside it.
+    assert vcpu(asked).yielded == 0
+
+
+@pytest.mark.parametrize("levers", [(abi.OBSERVE, abi.NICE), (abi.NICE, abi.OBSERVE)], ids=["asked", "other"])
+def test_observe_neither_asks_nor_gives(pair, levers):
+    asked, other = pair(levers)
+    converse(asked)
+    assert vcpu(other).yielded == vcpu(asked).yielded == 0
+
+
+def test_nobody_gives_way_on_another_cpu(pair):
+    asked, other = pair(cpus=(1, 0))
+    converse(asked)
+    assert vcpu(other).yielded == vcpu(asked).yielded == 0
+
+
+def test_sleepy_keeps_moving(pair):
+    """Beside one that is woken all the time, it gives up every other turn at most."""
+    asked, other = pair()
+    first = vcpu(other)
+    converse(asked)
+    last = vcpu(other)
+    yielded, preempted = last.yielded - first.yielded, last.preempted - first.preempted
+    assert 0 < yielded <= preempted / 2 + 1
+    assert last.oncpu > first.oncpu
+
+
+def test_removed_while_it_gives_way(pair):
+    asked, other = pair()
+    for turn in range(ROUNDS):
+        asked.wait_sleepy()
+        asked.request(turn)
+        other.device.remove(other.id)
+        asked.answer(turn)
+        other.add(linger=1 * MS, max_sleep=LONG)
+        other.attached()
+        other.wait_sleepy()
+
+
+def test_killed_while_it_gives_way(pair):
+    asked, other = pair()
+    for turn in range(ROUNDS):
+        asked.wait_sleepy()
+        asked.request(turn)
+        asked.answer(turn)
+        if turn == ROUNDS // 2:
+            other.vmm.stop()
+    host.wait(lambda: len(asked.device.vms()) == 1, "it is gone")
+    asked.wait_sleepy()
