@@ -14,13 +14,14 @@ export KERNEL_SRC OUT ACCEL
 
 manifest := --manifest-path userspace/Cargo.toml
 sleepyctl := $(CARGO_TARGET_DIR)/release/sleepyctl
+docs := $(CARGO_TARGET_DIR)/docs-sleepyctl
 
 # Not the variables of a tool that prefers its own (kbuild reads O=, V= and so on from the command line).
 .PHONY: all module tool install clean setup kernel demo test test-full vm check help check-kdir
 .DEFAULT_GOAL := all
 
 ##@ For your kernel
-all: module tool ## sleepy.ko for the kernel in KDIR (default: the running one), and sleepyctl
+all: module tool ## sleepy.ko for KDIR (default: the running kernel), sleepyctl
 
 check-kdir:
 	@scripts/check-kdir '$(KDIR)'
@@ -31,32 +32,37 @@ module: check-kdir ## sleepy.ko alone; MO=DIR builds it in that directory
 tool: ## sleepyctl alone
 	$(CARGO) build $(manifest) --release --locked --bin sleepyctl
 
-install: all ## install both (PREFIX=/usr/local, DESTDIR=)
+install: all ## install both, with manual pages (PREFIX=/usr/local, DESTDIR=)
 	+$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(if $(MO),MO='$(abspath $(MO))') $(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)') \
 		$$(scripts/check-kdir --make-args '$(KDIR)') modules_install
 	install -D -m 755 '$(sleepyctl)' '$(DESTDIR)$(PREFIX)/sbin/sleepyctl'
+	'$(sleepyctl)' generate '$(docs)'
+	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/man/man8' '$(docs)'/*.8
+	install -D -m 644 '$(docs)/sleepyctl.bash' '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sleepyctl'
+	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d' '$(docs)/sleepyctl.fish'
+	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(docs)/_sleepyctl'
 
 clean: ## remove what was built in this tree
 	+[ ! -e '$(KDIR)/Makefile' ] || $(MAKE) -C '$(KDIR)' M='$(CURDIR)' clean
 	rm -rf userspace/target
 
 ##@ To try it and to work on it, on any Linux machine (as root)
-setup: ## make the tool root: compilers, emulator, kernel source; all else does so by itself
+setup: ## make the tool root: compilers, emulator, kernel source
 	@scripts/setup
 
-kernel: ## build the test kernel; FLAVOUR=base|lock|memory, KERNEL_SRC=TREE for a tree of your own
+kernel: ## build a test kernel; FLAVOUR=base|lock|memory, KERNEL_SRC=TREE
 	@scripts/kernel $(FLAVOUR)
 
-demo: ## microVMs with real requests, without and with sleepy, side by side; OUT=DIR keeps demo.json
+demo: ## real requests to microVMs, without and with sleepy; OUT=DIR
 	@scripts/demo
 
-test: ## all tests on the normal kernel, the most telling on the debug kernels
+test: ## all tests; on the debug kernels the most telling ones
 	@scripts/in-tools scripts/run-tests
 
 test-full: ## all tests on all kernels
 	@scripts/in-tools scripts/run-tests --full
 
-vm: ## a shell in the test host with the module loaded; FLAVOUR=, ACCEL=kvm|tcg
+vm: ## a shell in a test host with the module; FLAVOUR=, ACCEL=
 	@scripts/shell $(FLAVOUR)
 
 check: ## formatting, lints and warnings of every file

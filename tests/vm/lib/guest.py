@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import host, net
+from . import client, host, net, plug
 
 KERNEL = os.environ.get("SLEEPY_GUEST_KERNEL", "")
 INITRAMFS = os.environ.get("SLEEPY_GUEST", "")
@@ -67,9 +67,17 @@ class Guest:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             if "READY" in self.log.read_text(errors="replace"):
-                return True
+                return self._answers()
             time.sleep(0.1)
         return False
+
+    def _answers(self):
+        """One that has come up may be stuck all the same."""
+        with plug.plug(self, "vlan" if self.vlan else "netns") as netns:
+            try:
+                return client.get(netns, self.ip4)[0] == 200
+            except OSError:
+                return False
 
     def tids(self):
         """Its vCPU threads, as KVM has them."""

@@ -22,6 +22,8 @@ pub struct Attempt<'a> {
     pub vm_fds: &'a [i32],
     /// The VM that this process has already.
     pub added_as: Option<String>,
+    /// The VM that has the link at fault already.
+    pub link_owner: Option<String>,
     /// The links' names.
     pub links: Vec<&'a str>,
     /// The rules' names.
@@ -85,10 +87,17 @@ impl Attempt<'_> {
                     "the virtual machine of {process} is here already; see `sleepyctl vm list`"
                 ),
             },
-            (Errno::BUSY, _) => format!(
-                "{} belongs to another VM; see `sleepyctl vm show NAME`",
-                link()
-            ),
+            (Errno::BUSY, _) => match &self.link_owner {
+                Some(other) => format!(
+                    "{} belongs to {other} already; choose others with --no-auto-link --link DEV, \
+                     or remove that: `sleepyctl vm remove {other}`",
+                    link()
+                ),
+                None => format!(
+                    "{} belongs to another VM; see `sleepyctl vm show NAME`",
+                    link()
+                ),
+            },
             (Errno::TOOBIG, FAULT_RULE) => {
                 format!(
                     "{} rules are too many, at most {MAX_RULES}; join expressions with `or`",
@@ -135,6 +144,7 @@ mod tests {
             process: "process 42 (qemu)".to_string(),
             vm_fds: &[9, 14],
             added_as: Some("b".to_string()),
+            link_owner: Some("c".to_string()),
             links: vec!["tap0", "blue/tap1"],
             rules: vec![
                 "--request 'udp'".to_string(),
@@ -195,12 +205,7 @@ mod tests {
                 "another process than process 42",
             ),
             (Errno::ALREADY, FAULT_HANDLE, 0, "is here already, as b"),
-            (
-                Errno::BUSY,
-                FAULT_LINK,
-                0,
-                "link tap0 belongs to another VM",
-            ),
+            (Errno::BUSY, FAULT_LINK, 0, "link tap0 belongs to c already"),
             (
                 Errno::TOOBIG,
                 FAULT_LINK,

@@ -4,11 +4,11 @@
 
 use rustix::fd::{AsFd, AsRawFd};
 use serde::Serialize;
-use sleepy_uapi::{LEVER_OBSERVE, NAME_SIZE, VmAdd};
+use sleepy_uapi::{LEVER_OBSERVE, NAME_SIZE, VmAdd, VmGet};
 
 use crate::add_error::Attempt;
 use crate::cli::AddArgs;
-use crate::device::Device;
+use crate::device::{Device, vm_name};
 use crate::error::{Error, Result};
 use crate::filter::{self, Compiled};
 use crate::ioctl::KernelRule;
@@ -27,6 +27,18 @@ struct Added<'a> {
     id: u32,
     name: &'a str,
     links: Vec<&'a str>,
+}
+
+/// The VM that has this link.
+fn owner(device: &Device, link: &Found) -> Option<String> {
+    let (ifindex, netns) = (link.ifindex, link.netns.inode());
+    let has = |vm: &VmGet| {
+        let links = device.links(vm).unwrap_or_default();
+        links
+            .iter()
+            .any(|l| l.ifindex == ifindex && l.netns == netns)
+    };
+    device.vms().ok()?.iter().find(|vm| has(vm)).map(vm_name)
 }
 
 /// Runs it.
@@ -64,6 +76,9 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
                     .vms()
                     .ok()
                     .and_then(|vms| crate::vm_list::name_of_pid(&vms, vmm.pid())),
+                link_owner: links
+                    .get(add.fault_index as usize)
+                    .and_then(|link| owner(&device, link)),
                 links: links.iter().map(|link| link.name.as_str()).collect(),
                 rules: rules.iter().map(|rule| rule.rule.name()).collect(),
             };
