@@ -132,7 +132,7 @@ class VmStats(Struct):
 
 
 SIZES = {
-    Policy: 40, Rule: 24, Link: 8, Info: 72, VmAdd: 128, VmRemove: 8, VmSet: 48, VmGet: 120, Vcpu: 56,
+    Policy: 40, Rule: 24, Link: 8, Info: 72, VmAdd: 128, VmRemove: 8, VmSet: 48, VmGet: 120, Vcpu: 64,
     VmLink: 32, VmArray: 16, VmStats: 2784,
 }
 
