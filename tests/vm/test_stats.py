@@ -6,7 +6,6 @@
 """
 
 import os
-import signal
 import time
 
 import pytest
@@ -174,14 +173,13 @@ def test_trigger_time_of_a_vm_without_cpu(scenes):
     scene = scenes(linger=1 * MS, max_sleep=LONG)
     scene.attached()
     scene.wait_sleepy()
-    os.kill(scene.vmm.pid, signal.SIGSTOP)
-    host.wait(lambda: not scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "off its CPU")
-    begin = time.monotonic_ns()
-    scene.request()
-    assert sum(scene.stats().trigger) == 0
-    time.sleep(0.2)
-    continued = time.monotonic_ns()
-    os.kill(scene.vmm.pid, signal.SIGCONT)
+    with host.stopped(scene.vmm.pid):
+        host.wait(lambda: not scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "off its CPU")
+        begin = time.monotonic_ns()
+        scene.request()
+        assert sum(scene.stats().trigger) == 0
+        time.sleep(0.2)
+        continued = time.monotonic_ns()
     host.wait(lambda: sum(scene.stats().trigger) == 1, "it has a CPU")
     bucket = next(bucket for bucket, count in enumerate(scene.stats().trigger) if count)
     lower, upper = bounds(bucket)

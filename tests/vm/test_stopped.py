@@ -3,7 +3,6 @@
 
 import errno
 import os
-import signal
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,19 +16,6 @@ pytestmark = pytest.mark.core
 MS = abi.MS
 LONG = 60 * abi.SECOND
 CGROUP = Path("/sys/fs/cgroup/sleepy-tests")
-
-
-@contextmanager
-def stopped(pid):
-    """SIGSTOP; what the test does to it then must not need the process to run."""
-    os.kill(pid, signal.SIGSTOP)
-    threads = [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
-    host.wait(lambda: all(host.state_of(tid) == "T" for tid in threads), "every thread has stopped")
-    try:
-        yield
-    finally:
-        if os.path.exists(f"/proc/{pid}"):  # a test may have killed it
-            os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -49,7 +35,7 @@ def frozen(pid):
         CGROUP.rmdir()
 
 
-HOW = pytest.mark.parametrize("halted", [stopped, frozen], ids=["stopped", "frozen"])
+HOW = pytest.mark.parametrize("halted", [host.stopped, frozen], ids=["stopped", "frozen"])
 
 
 BUSY = (errno.EBUSY, errno.EAGAIN)
@@ -92,7 +78,7 @@ def test_removed_while_it_does_not_run(scenes, halted):
         assert scene.device.vms() == []
         scene.device.close()
         # A frozen thread may have let go on its way into the freezer; a stopped one cannot.
-        allowed = BUSY if halted is stopped else (0, *BUSY)
+        allowed = BUSY if halted is host.stopped else (0, *BUSY)
         assert host.refused_unload() in allowed
         time.sleep(0.5)
         if host.loaded():

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 KO = os.environ.get("SLEEPY_KO", "")
@@ -238,3 +239,16 @@ def kill(process, how=signal.SIGKILL):
         process.send_signal(how)
         process.send_signal(signal.SIGCONT)
     return process.wait(timeout=20 * SLOW)
+
+
+@contextmanager
+def stopped(pid):
+    """SIGSTOP; what the test does to it then must not need the process to run."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
+    wait(lambda: all(state_of(tid) == "T" for tid in threads), "every thread has stopped")
+    try:
+        yield
+    finally:
+        if os.path.exists(f"/proc/{pid}"):  # a test may have killed it
+            os.kill(pid, signal.SIGCONT)
