@@ -26,5 +26,6 @@ plain_bytes!(
     uapi::VmLink,
     uapi::VmRemove,
     uapi::VmSet,
+    uapi::VmSetRules,
     uapi::VmStats,
 );

@@ -17,6 +17,7 @@ pub(crate) mod netfilter;
 pub(crate) mod periodic;
 pub(crate) mod preempt_notifier;
 pub(crate) mod process;
+pub(crate) mod rcu_cell;
 pub(crate) mod sched;
 pub(crate) mod skb;
 pub(crate) mod timed;

@@ -26,7 +26,7 @@ use kernel::{
 };
 
 /// Every call; numbers without gaps, from 0.
-const CALLS: [u32; 8] = [
+const CALLS: [u32; 9] = [
     uapi::IOC_INFO,
     uapi::IOC_VM_ADD,
     uapi::IOC_VM_REMOVE,
@@ -35,6 +35,7 @@ const CALLS: [u32; 8] = [
     uapi::IOC_VM_STATS,
     uapi::IOC_VM_VCPUS,
     uapi::IOC_VM_LINKS,
+    uapi::IOC_VM_SET_RULES,
 ];
 
 /// An open `/dev/sleepy`. What it refers to is the registry; it has nothing of its own.
@@ -89,6 +90,7 @@ impl MiscDevice for Device {
                 registry.get(set.id)?.set_policy(&set.policy);
                 Ok(())
             }
+            uapi::IOC_VM_SET_RULES => vm_set_rules(&registry, &arg),
             uapi::IOC_VM_GET => vm_get(&registry, &arg),
             uapi::IOC_VM_STATS => {
                 let mut stats: KBox<uapi::VmStats> = KBox::new(arg.read()?, GFP_KERNEL)?;
@@ -240,13 +242,7 @@ fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
     check_policy(&add.policy).map_err(fault(uapi::FAULT_POLICY))?;
     let links =
         read_array(add.links, add.n_links, uapi::MAX_LINKS).map_err(fault(uapi::FAULT_LINK))?;
-    let rules: KVec<uapi::Rule> =
-        read_array(add.rules, add.n_rules, uapi::MAX_RULES).map_err(fault(uapi::FAULT_RULE))?;
-    let rules = Rules::from_user(&rules).map_err(|(error, index)| Fault {
-        error,
-        what: uapi::FAULT_RULE,
-        index,
-    })?;
+    let rules = read_rules(add.rules, add.n_rules)?;
     let handle = fault(uapi::FAULT_HANDLE);
     let kvm = match add.vm_fd {
         -1 => None,
@@ -261,6 +257,32 @@ fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
         links,
         rules,
     })
+}
+
+fn read_rules(address: u64, count: u32) -> Result<Rules, Fault> {
+    let fault = |index| {
+        move |error| Fault {
+            error,
+            what: uapi::FAULT_RULE,
+            index,
+        }
+    };
+    let rules: KVec<uapi::Rule> = read_array(address, count, uapi::MAX_RULES).map_err(fault(0))?;
+    Rules::from_user(&rules).map_err(|(error, index)| fault(index)(error))
+}
+
+fn vm_set_rules(registry: &Registry, arg: &Argument) -> Result {
+    let mut set: uapi::VmSetRules = arg.read()?;
+    let vm = registry.get(set.id)?;
+    match read_rules(set.rules, set.n_rules) {
+        Ok(rules) => vm.set_rules(rules),
+        Err(fault) => {
+            set.fault = fault.what;
+            set.fault_index = fault.index;
+            arg.write(&set)?;
+            Err(fault.error)
+        }
+    }
 }
 
 fn check_name(name: &Name) -> Result<Name> {

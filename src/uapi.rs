@@ -220,6 +220,22 @@ pub struct VmSet {
     pub policy: Policy,
 }
 
+/// Argument of [`IOC_VM_SET_RULES`]. All or nothing: after an error, nothing has changed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VmSetRules {
+    /// Which VM.
+    pub id: u32,
+    /// Number of rules, at most [`MAX_RULES`].
+    pub n_rules: u32,
+    /// Address of `n_rules` [`Rule`]s.
+    pub rules: u64,
+    /// Out, after an error: what is wrong, [`FAULT_RULE`] or [`FAULT_NONE`].
+    pub fault: u32,
+    /// Out, after an error: the index of the rule.
+    pub fault_index: u32,
+}
+
 /// [`VmGet::flags`]: the VM with the lowest id that is `id` or above, to list them all.
 pub const GET_NEXT: u32 = 1 << 0;
 
@@ -425,3 +441,6 @@ pub const IOC_VM_STATS: u32 = ioc::<VmStats>(READ | WRITE, 5);
 pub const IOC_VM_VCPUS: u32 = ioc::<VmArray>(READ | WRITE, 6);
 /// A VM's links.
 pub const IOC_VM_LINKS: u32 = ioc::<VmArray>(READ | WRITE, 7);
+/// Replaces a VM's rules: each packet is held against the old ones or the new ones, whole. What is in flight
+/// stays so.
+pub const IOC_VM_SET_RULES: u32 = ioc::<VmSetRules>(READ | WRITE, 8);

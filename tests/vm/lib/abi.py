@@ -92,6 +92,13 @@ class VmSet(Struct):
     _fields_ = [("id", c_uint32), ("reserved", c_uint32), ("policy", Policy)]
 
 
+class VmSetRules(Struct):
+    _fields_ = [
+        ("id", c_uint32), ("n_rules", c_uint32), ("rules", c_uint64), ("fault", c_uint32),
+        ("fault_index", c_uint32),
+    ]
+
+
 class VmGet(Struct):
     _fields_ = [
         ("id", c_uint32), ("flags", c_uint32), ("name", c_char * NAME_SIZE), ("pid", c_uint32),
@@ -133,7 +140,7 @@ class VmStats(Struct):
 
 SIZES = {
     Policy: 40, Rule: 24, Link: 8, Info: 72, VmAdd: 128, VmRemove: 8, VmSet: 48, VmGet: 120, Vcpu: 64,
-    VmLink: 32, VmArray: 16, VmStats: 2784,
+    VmLink: 32, VmArray: 16, VmStats: 2784, VmSetRules: 24,
 }
 
 
@@ -150,10 +157,12 @@ VM_GET = number(RW, 4, 120)
 VM_STATS = number(RW, 5, 2784)
 VM_VCPUS = number(RW, 6, 16)
 VM_LINKS = number(RW, 7, 16)
+VM_SET_RULES = number(RW, 8, 24)
 CALLS = {
     "INFO": (INFO, Info), "VM_ADD": (VM_ADD, VmAdd), "VM_REMOVE": (VM_REMOVE, VmRemove),
     "VM_SET": (VM_SET, VmSet), "VM_GET": (VM_GET, VmGet), "VM_STATS": (VM_STATS, VmStats),
     "VM_VCPUS": (VM_VCPUS, VmArray), "VM_LINKS": (VM_LINKS, VmArray),
+    "VM_SET_RULES": (VM_SET_RULES, VmSetRules),
 }
 
 
@@ -169,7 +178,7 @@ def start_time(pid):
 
 
 class Refused(OSError):
-    """A VM_ADD that failed, with what the kernel says of it."""
+    """A call that failed, with what the kernel says of it."""
 
     def __init__(self, error, fault, index):
         super().__init__(error.errno, error.strerror)
@@ -212,33 +221,45 @@ class Device:
         """The argument of VM_ADD. `links` are (netns fd, ifindex), `rules` (class, direction, program)."""
         add = VmAdd(name=name.encode() if isinstance(name, str) else name, pid=pid, vm_fd=vm_fd,
                     start_time=start_time(pid) if start is None else start,
-                    policy=policy_ or policy(), n_links=len(links), n_rules=len(rules))
+                    policy=policy_ or policy(), n_links=len(links))
         link_array = (Link * len(links))(*[Link(*link) for link in links])
-        programs = [(Insn * len(rule[2]))(*[Insn(*insn) for insn in rule[2]]) for rule in rules]
-        rule_array = (Rule * len(rules))(*[
-            Rule(class_=rule[0], direction=rule[1], len=len(program), insns=ctypes.addressof(program))
-            for rule, program in zip(rules, programs)])
         add.links = ctypes.addressof(link_array) if links else 0
-        add.rules = ctypes.addressof(rule_array) if rules else 0
-        add.link_array, add.rule_array, add.programs = link_array, rule_array, programs
+        add.link_array = link_array
+        self._put_rules(add, rules)
         return add
+
+    @staticmethod
+    def _put_rules(arg, rules):
+        arg.programs = [(Insn * len(rule[2]))(*[Insn(*insn) for insn in rule[2]]) for rule in rules]
+        arg.rule_array = (Rule * len(rules))(*[
+            Rule(class_=rule[0], direction=rule[1], len=len(program), insns=ctypes.addressof(program))
+            for rule, program in zip(rules, arg.programs)])
+        arg.rules = ctypes.addressof(arg.rule_array) if rules else 0
+        arg.n_rules = len(rules)
 
     def add(self, *args, **kwargs):
         """Adds a VM; returns its id."""
         return self.submit(self.request(*args, **kwargs))
 
     def submit(self, add):
+        return self._faulty(VM_ADD, add).id
+
+    def _faulty(self, cmd, arg):
         try:
-            self.call(VM_ADD, add)
+            return self.call(cmd, arg)
         except OSError as error:
-            raise Refused(error, add.fault, add.fault_index) from None
-        return add.id
+            raise Refused(error, arg.fault, arg.fault_index) from None
 
     def remove(self, vm):
         self.call(VM_REMOVE, VmRemove(id=vm))
 
     def set(self, vm, new):
         self.call(VM_SET, VmSet(id=vm, policy=new))
+
+    def set_rules(self, vm, rules):
+        arg = VmSetRules(id=vm)
+        self._put_rules(arg, rules)
+        self._faulty(VM_SET_RULES, arg)
 
     def get(self, vm, flags=0):
         return self.call(VM_GET, VmGet(id=vm, flags=flags))

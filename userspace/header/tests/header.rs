@@ -115,6 +115,17 @@ fn assertions() -> String {
     );
     layout!(
         out,
+        "sleepy_vm_set_rules",
+        VmSetRules {
+            id,
+            n_rules,
+            rules,
+            fault,
+            fault_index
+        }
+    );
+    layout!(
+        out,
         "sleepy_vm_get",
         VmGet {
             id,
@@ -182,6 +193,7 @@ fn assertions() -> String {
     );
     values!(out,
         IOC_INFO IOC_VM_ADD IOC_VM_REMOVE IOC_VM_SET IOC_VM_GET IOC_VM_STATS IOC_VM_VCPUS IOC_VM_LINKS
+        IOC_VM_SET_RULES
         ABI_VERSION NAME_SIZE LINK_NAME_SIZE MAX_VMS MAX_LINKS MAX_RULES MAX_INSNS MAX_TIME MIN_TIMEOUT
         LEVER_OBSERVE LEVER_NICE POLICY_BOOST CLASS_REQUEST CLASS_RESPONSE CLASS_CLOSE CLASS_IGNORE TO_VM FROM_VM
         STATE_AWAKE STATE_SLEEPY FAULT_NONE FAULT_NAME FAULT_HANDLE FAULT_POLICY FAULT_LINK FAULT_RULE GET_NEXT

@@ -52,8 +52,12 @@ Examples:
 const SET_HELP: &str = "\
 TIME is 200us, 5ms, 1s or 1m.
 
-Example:
-  sleepyctl vm set a --linger 1ms --boost-nice -5";
+--request and --response replace all of the VM's rules, in one step: no packet
+goes by unseen, and what is in flight stays so.
+
+Examples:
+  sleepyctl vm set a --linger 1ms --boost-nice -5
+  sleepyctl vm set a --request 'tcp dst port 81' --response 'tcp src port 81'";
 
 const STATS_HELP: &str = "\
 With --watch, the first figures count from when a VM was added, all others from
@@ -106,7 +110,7 @@ pub enum Vm {
         /// The VM's name
         name: String,
     },
-    /// Change a VM's policy; what is not given stays
+    /// Change a VM's policy or rules; what is not given stays
     #[command(after_help = SET_HELP)]
     Set(SetArgs),
     /// Let go of VMs: their threads are as they were before
@@ -122,32 +126,42 @@ pub struct AddArgs {
     /// What to call the VM
     #[arg(long, value_parser = parse_name)]
     pub name: String,
-    /// Packets to the VM that ask it for something (repeatable)
-    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
-    pub request: Vec<String>,
-    /// Packets from the VM that answer (repeatable)
-    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
-    pub response: Vec<String>,
     /// A device that carries the VM's packets, besides its taps (repeatable)
     #[arg(long, value_name = "[NETNS/]DEV")]
     pub link: Vec<String>,
     /// Leave out the taps that the VMM holds open
     #[arg(long)]
     pub no_auto_link: bool,
-    /// Leave out the rules for TCP
-    #[arg(long)]
-    pub no_tcp_defaults: bool,
     /// The VMM's descriptor of the virtual machine, if it has several
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(0..))]
     pub vm_fd: Option<i32>,
     #[command(flatten)]
+    pub rules: RuleArgs,
+    #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+/// What a VM's packets mean.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Rules")]
+pub struct RuleArgs {
+    /// Packets to the VM that ask it for something (repeatable)
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub request: Vec<String>,
+    /// Packets from the VM that answer (repeatable)
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub response: Vec<String>,
+    /// Leave out the rules for TCP
+    #[arg(long)]
+    pub no_tcp_defaults: bool,
 }
 
 #[derive(Args, Debug)]
 pub struct SetArgs {
     /// The VM's name
     pub name: String,
+    #[command(flatten)]
+    pub rules: RuleArgs,
     #[command(flatten)]
     pub policy: PolicyArgs,
     /// No other nice value while a request is in flight
@@ -266,7 +280,7 @@ mod tests {
             panic!("{cli:?}")
         };
         assert_eq!(
-            (args.pid, args.request),
+            (args.pid, args.rules.request),
             (7, vec!["x".to_string(), "y".to_string()])
         );
         assert_eq!(args.link, ["blue/tap0"]);

@@ -6,7 +6,9 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use sleepy_uapi as uapi;
-use sleepy_uapi::{Info, Link, Policy, Vcpu, VmAdd, VmGet, VmLink, VmRemove, VmSet, VmStats};
+use sleepy_uapi::{
+    Info, Link, Policy, Vcpu, VmAdd, VmGet, VmLink, VmRemove, VmSet, VmSetRules, VmStats,
+};
 
 use crate::error::{Error, Result, words};
 use crate::ioctl::{self, KernelRule};
@@ -113,6 +115,15 @@ impl Device {
             )),
             _ => vm_error(vm, errno),
         })
+    }
+
+    /// Replaces a VM's rules. The error is the kernel's, as in [`add`](Self::add).
+    pub fn set_rules(
+        &self,
+        set: &mut VmSetRules,
+        rules: &[KernelRule<'_>],
+    ) -> rustix::io::Result<()> {
+        ioctl::vm_set_rules(&self.0, set, rules)
     }
 
     /// A VM's statistics; none if it is gone.

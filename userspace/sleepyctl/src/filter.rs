@@ -7,7 +7,9 @@ use sleepy_uapi::{
     CLASS_CLOSE, CLASS_IGNORE, CLASS_REQUEST, CLASS_RESPONSE, FROM_VM, MAX_INSNS, MAX_RULES, TO_VM,
 };
 
+use crate::cli::RuleArgs;
 use crate::error::{Error, Result};
+use crate::ioctl::KernelRule;
 use crate::link::Found;
 
 #[cfg(test)]
@@ -109,6 +111,30 @@ pub struct Compiled {
     pub rule: Rule,
     /// The instructions.
     pub program: BpfProgram,
+}
+
+impl Compiled {
+    /// As the kernel takes it.
+    pub fn kernel_rule(&self) -> KernelRule<'_> {
+        KernelRule {
+            class: self.rule.class,
+            direction: self.rule.direction,
+            insns: self.program.get_instructions(),
+        }
+    }
+}
+
+impl RuleArgs {
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.request.is_empty() && self.response.is_empty()
+    }
+
+    /// Compiles them, and what TCP does by itself, for packets of these links.
+    pub fn compile(&self, links: &[Found]) -> Result<Vec<Compiled>> {
+        let rules = rules(&self.request, &self.response, !self.no_tcp_defaults);
+        compile(rules, links)
+    }
 }
 
 /// Compiles every rule as for a capture on one of these links.

@@ -10,7 +10,7 @@ use rustix::io::Result;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl};
 use sleepy_uapi as uapi;
 use sleepy_uapi::{
-    Info, Link, Rule, Vcpu, VmAdd, VmArray, VmGet, VmLink, VmRemove, VmSet, VmStats,
+    Info, Link, Rule, Vcpu, VmAdd, VmArray, VmGet, VmLink, VmRemove, VmSet, VmSetRules, VmStats,
 };
 
 /// [`uapi::IOC_INFO`].
@@ -79,6 +79,27 @@ pub fn vm_remove(device: impl AsFd, remove: VmRemove) -> Result<()> {
 pub fn vm_set(device: impl AsFd, set: VmSet) -> Result<()> {
     // SAFETY: the call reads a `VmSet`.
     unsafe { ioctl(device, Setter::<{ uapi::IOC_VM_SET }, VmSet>::new(set)) }
+}
+
+/// [`uapi::IOC_VM_SET_RULES`], with the address and number of `rules` filled in.
+pub fn vm_set_rules(
+    device: impl AsFd,
+    set: &mut VmSetRules,
+    rules: &[KernelRule<'_>],
+) -> Result<()> {
+    let rules: Vec<Rule> = rules.iter().map(KernelRule::raw).collect();
+    set.rules = rules.as_ptr() as u64;
+    set.n_rules = rules.len() as u32;
+    // SAFETY: the call reads and writes a `VmSetRules`, and reads as many rules and instructions as it is told of;
+    // all of them are borrowed until it has returned.
+    let result = unsafe {
+        ioctl(
+            device,
+            Updater::<{ uapi::IOC_VM_SET_RULES }, VmSetRules>::new(set),
+        )
+    };
+    set.rules = 0;
+    result
 }
 
 /// [`uapi::IOC_VM_GET`].

@@ -2,8 +2,12 @@
 
 //! The links of a VM: the taps that its VMM holds open, and those named with `--link`.
 
-use rustix::io::Errno;
+use std::path::Path;
 
+use rustix::io::Errno;
+use sleepy_uapi::{VmGet, VmLink};
+
+use crate::device::{Device, text};
 use crate::error::{Error, Result};
 use crate::netns::{self, Netns};
 use crate::vmm::Vmm;
@@ -18,6 +22,27 @@ pub struct Found {
     pub netns: Netns,
     /// Its number there.
     pub ifindex: u32,
+}
+
+/// Those of a VM's links whose network namespace can be reached from here.
+pub fn of_vm(device: &Device, vm: &VmGet) -> Result<Vec<Found>> {
+    let names = netns::names();
+    let own = Netns::own().ok().map(|netns| netns.inode());
+    let found = |link: VmLink| {
+        let netns = if own == Some(link.netns) {
+            Netns::own().ok()?
+        } else {
+            Netns::open(Path::new(netns::NAMED).join(names.get(&link.netns)?)).ok()?
+        };
+        let device = text(&link.name);
+        Some(Found {
+            name: device.clone(),
+            device,
+            netns,
+            ifindex: link.ifindex,
+        })
+    };
+    Ok(device.links(vm)?.into_iter().filter_map(found).collect())
 }
 
 /// Every link, each one once.

@@ -10,8 +10,7 @@ use crate::add_error::Attempt;
 use crate::cli::AddArgs;
 use crate::device::{Device, vm_name};
 use crate::error::{Error, Result};
-use crate::filter::{self, Compiled};
-use crate::ioctl::KernelRule;
+use crate::filter::Compiled;
 use crate::link::{self, Found};
 use crate::output::Output;
 use crate::policy;
@@ -49,8 +48,8 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
     let links = link::find(&vmm, &args.link, !args.no_auto_link)?;
     let policy = args.policy.apply(policy::default());
     check(args, &vmm, &links)?;
-    let rules = filter::rules(&args.request, &args.response, !args.no_tcp_defaults);
-    let rules = filter::compile(rules, &links)?;
+    let rules = args.rules.compile(&links)?;
+    let kernel_rules: Vec<_> = rules.iter().map(Compiled::kernel_rule).collect();
 
     // With several descriptors, of one virtual machine perhaps, the kernel looks for itself.
     let vm_fd = match vm_fds[..] {
@@ -66,7 +65,7 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
         ..VmAdd::default()
     };
     device
-        .add(&mut add, &kernel_links(&links), &kernel_rules(&rules))
+        .add(&mut add, &kernel_links(&links), &kernel_rules)
         .map_err(|errno| {
             let attempt = Attempt {
                 name: &args.name,
@@ -85,7 +84,7 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
             attempt.error(errno, &add)
         })?;
 
-    if args.request.is_empty() && policy.lever != LEVER_OBSERVE {
+    if args.rules.request.is_empty() && policy.lever != LEVER_OBSERVE {
         eprintln!(
             "vm add: note: without --request no packet wakes {}, only --max-sleep does",
             args.name
@@ -145,7 +144,7 @@ pub fn list(numbers: &[i32]) -> String {
 
 /// Rules that no packet can ever meet are a mistake.
 fn check(args: &AddArgs, vmm: &Vmm, links: &[Found]) -> Result<()> {
-    if !links.is_empty() || (args.request.is_empty() && args.response.is_empty()) {
+    if !links.is_empty() || (args.rules.is_empty()) {
         return Ok(());
     }
     let why = if args.no_auto_link {
@@ -170,16 +169,4 @@ fn kernel_links(links: &[Found]) -> Vec<sleepy_uapi::Link> {
         ifindex: link.ifindex,
     };
     links.iter().map(kernel_link).collect()
-}
-
-fn kernel_rules(rules: &[Compiled]) -> Vec<KernelRule<'_>> {
-    rules.iter().map(kernel_rule).collect()
-}
-
-fn kernel_rule(compiled: &Compiled) -> KernelRule<'_> {
-    KernelRule {
-        class: compiled.rule.class,
-        direction: compiled.rule.direction,
-        insns: compiled.program.get_instructions(),
-    }
 }
