@@ -257,7 +257,8 @@ impl<T: Observer> Node<T> {
 pub(crate) struct Attachment<T: Observer>(Arc<Node<T>>);
 
 impl<T: Observer> Attachment<T> {
-    /// Watches `task` with `observer`, which can be reached through `cpus`, from when the thread next returns to user space or enters a guest.
+    /// Watches `task` with `observer`, which can be reached through `cpus`, from when the thread next
+    /// returns to user space or enters a guest.
     ///
     /// `ESRCH` if the thread is exiting, `ENOMEM`. For process context.
     pub(crate) fn attach(task: ARef<Task>, cpus: Arc<Cpus<T>>, observer: T) -> Result<Self> {

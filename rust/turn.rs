@@ -57,10 +57,10 @@ impl Turn {
 
     /// Has the current thread yield, as by sched_yield(2), before it next returns to user space or enters a
     /// guest, unless its turn is [`over`](Self::over) by then. From a hard interrupt too: then for the thread
-    /// that it has interrupted. False if the thread has no such moment any more.
-    pub(crate) fn give_up(this: &Arc<Self>) -> bool {
+    /// that it has interrupted. Without effect on a thread that never does so, or not any more.
+    pub(crate) fn give_up(this: &Arc<Self>) {
         if this.state.xchg(ASKED, Full) != IDLE {
-            return true;
+            return;
         }
         let reference = this.clone().into_raw();
         let work = this.work.get();
@@ -76,7 +76,6 @@ impl Turn {
             // SAFETY: Made by `into_raw` above.
             drop(unsafe { Arc::from_raw(reference) });
         }
-        status == 0
     }
 
     /// The turn is over: nothing is given up that has not been yet.
