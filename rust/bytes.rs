@@ -25,7 +25,7 @@ plain_bytes!(
     uapi::VmGet,
     uapi::VmLink,
     uapi::VmRemove,
+    uapi::VmRule,
     uapi::VmSet,
-    uapi::VmSetRules,
     uapi::VmStats,
 );

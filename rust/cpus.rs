@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/smp.h`](srctree/include/linux/smp.h)
 
-use super::preempt_notifier::Observer;
+use super::{bindings as helpers, preempt_notifier::Observer};
 use core::ptr;
 use kernel::{
     bindings, cpu,
@@ -92,6 +92,20 @@ impl<T: Observer> Cpus<T> {
             // INVARIANT: By the safety requirement.
             entry.observer.store(observer, Relaxed);
         }
+    }
+
+    /// Calls `f` with the observer of the thread that this CPU has, if it has one.
+    pub(super) fn with_observer(&self, f: impl FnOnce(&T)) {
+        // SAFETY: Balanced below.
+        unsafe { helpers::sleepy_preempt_disable() };
+        let cpu = cpu::CpuId::current().as_u32() as usize;
+        let observer = self.0.get(cpu).map(|entry| entry.observer.load(Relaxed));
+        if let Some(observer) = observer.filter(|observer| !observer.is_null()) {
+            // SAFETY: By the type invariant, and the thread cannot leave the CPU before preemption is on again.
+            f(unsafe { &*observer });
+        }
+        // SAFETY: Balances the above.
+        unsafe { helpers::sleepy_preempt_enable() };
     }
 
     /// # Safety

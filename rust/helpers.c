@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
+#include <linux/bpf.h>
 #include <linux/file.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/if_arp.h>
+#include <linux/irq_work.h>
 #include <linux/kvm_host.h>
 #include <linux/magic.h>
 #include <linux/math64.h>
@@ -18,6 +20,9 @@
 #include <linux/sched/task.h>
 #include <linux/skbuff.h>
 #include <linux/task_work.h>
+#include <linux/tcp.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
 #include <net/net_namespace.h>
 
 #include "helpers.h"
@@ -187,9 +192,98 @@ bool sleepy_current_is_halted(unsigned long vcpu)
 	return false;
 }
 
-bool sleepy_filter_accepts(const struct bpf_prog *prog, struct sk_buff *skb)
+/* The module that a VM's or vCPU's file keeps loaded, or NULL if KVM is built in. */
+struct module *sleepy_kvm_module_get(const struct file *file)
 {
-	return bpf_prog_run_save_cb(prog, skb) != 0;
+	struct module *owner = file->f_op->owner;
+
+	__module_get(owner);
+	return owner;
+}
+
+void sleepy_module_put(struct module *module)
+{
+	module_put(module);
+}
+
+void sleepy_init_irq_work(struct irq_work *work,
+			  void (*func)(struct irq_work *work))
+{
+	init_irq_work(work, func);
+}
+
+/* Bottom halves are off, so that the program stays on this CPU. */
+u32 sleepy_filter_run(const struct bpf_prog *prog, struct sk_buff *skb)
+{
+	return bpf_prog_run_save_cb(prog, skb);
+}
+
+u32 sleepy_prog_id(const struct bpf_prog *prog)
+{
+	return prog->aux->id;
+}
+
+struct bpf_prog *sleepy_prog_get(int fd)
+{
+	return bpf_prog_get_type_dev(fd, BPF_PROG_TYPE_SOCKET_FILTER, false);
+}
+
+void sleepy_prog_put(struct bpf_prog *prog)
+{
+	bpf_prog_put(prog);
+}
+
+/*
+ * What the sender of a TCP segment says of what comes next. The data begin with
+ * the link layer's header. A segment is full if it fills the device's MTU, or,
+ * of several that travel as one, if the last one is as long as the others.
+ */
+unsigned int sleepy_skb_tcp(const struct sk_buff *skb)
+{
+	int ip = skb_network_offset(skb), offset;
+	unsigned int flags = SLEEPY_TCP, payload;
+	struct tcphdr tcp_buffer, *tcp;
+	__be16 frag_off;
+	u8 protocol;
+
+	if (skb->protocol == htons(ETH_P_IP)) {
+		struct iphdr buffer;
+		const struct iphdr *header =
+			skb_header_pointer(skb, ip, sizeof(buffer), &buffer);
+
+		if (!header || header->protocol != IPPROTO_TCP ||
+		    header->frag_off & htons(IP_OFFSET))
+			return 0;
+		offset = ip + header->ihl * 4;
+	} else if (skb->protocol == htons(ETH_P_IPV6)) {
+		struct ipv6hdr buffer;
+		const struct ipv6hdr *header =
+			skb_header_pointer(skb, ip, sizeof(buffer), &buffer);
+
+		if (!header)
+			return 0;
+		protocol = header->nexthdr;
+		offset = ipv6_skip_exthdr(skb, ip + sizeof(buffer), &protocol,
+					  &frag_off);
+		if (offset < 0 || protocol != IPPROTO_TCP || frag_off)
+			return 0;
+	} else {
+		return 0;
+	}
+	tcp = skb_header_pointer(skb, offset, sizeof(tcp_buffer), &tcp_buffer);
+	if (!tcp)
+		return 0;
+	if (tcp->psh)
+		flags |= SLEEPY_TCP_PUSHED;
+	offset += tcp->doff * 4;
+	payload = skb->len > offset ? skb->len - offset : 0;
+	if (skb_is_gso(skb)) {
+		if (payload && !(payload % skb_shinfo(skb)->gso_size))
+			flags |= SLEEPY_TCP_FULL;
+	} else if (skb->dev && skb->len - ip >= READ_ONCE(skb->dev->mtu)) {
+		flags |= SLEEPY_TCP_FULL;
+	}
+	return flags;
 }
 
 /* At ingress, the stack has pulled the link layer's header already. */

@@ -11,13 +11,17 @@
 struct bpf_prog;
 struct callback_head;
 struct file;
+struct irq_work;
 struct kvm;
 struct mm_struct;
+struct module;
 struct net;
 struct net_device;
 struct pid;
 struct sk_buff;
+struct sleepy_kprobe;
 struct task_struct;
+struct tracepoint;
 
 /* Scheduler */
 int sleepy_task_nice(const struct task_struct *task);
@@ -41,9 +45,25 @@ unsigned int sleepy_kvm_vcpus(const struct kvm *kvm);
 struct task_struct *sleepy_kvm_vcpu_task(struct kvm *kvm, unsigned int index,
 					 unsigned long *vcpu);
 bool sleepy_current_is_halted(unsigned long vcpu);
+struct module *sleepy_kvm_module_get(const struct file *file);
+void sleepy_module_put(struct module *module);
+
+/* Listening to KVM */
+typedef void (*sleepy_kprobe_fn)(void *data, const struct kvm *kvm,
+				 unsigned int raiser);
+struct tracepoint *sleepy_kvm_tracepoint(const char *name);
+void sleepy_tracepoint_synchronize(void);
+struct sleepy_kprobe *sleepy_kprobe_register(unsigned int place,
+					     sleepy_kprobe_fn fn, void *data);
+void sleepy_kprobe_unregister(struct sleepy_kprobe *probe);
+void sleepy_init_irq_work(struct irq_work *work, void (*func)(struct irq_work *work));
 
 /* Packets */
-bool sleepy_filter_accepts(const struct bpf_prog *prog, struct sk_buff *skb);
+u32 sleepy_filter_run(const struct bpf_prog *prog, struct sk_buff *skb);
+u32 sleepy_prog_id(const struct bpf_prog *prog);
+struct bpf_prog *sleepy_prog_get(int fd);
+void sleepy_prog_put(struct bpf_prog *prog);
+unsigned int sleepy_skb_tcp(const struct sk_buff *skb);
 void sleepy_skb_push_mac(struct sk_buff *skb);
 void sleepy_skb_pull_mac(struct sk_buff *skb);
 u32 sleepy_skb_flow_hash(const struct sk_buff *skb, const struct net *net);
@@ -61,5 +81,21 @@ struct net_device *sleepy_notifier_dev(void *info);
 
 static const unsigned long SLEEPY_NETDEV_UNREGISTER = 6; /* checked in helpers.c */
 static const unsigned int SLEEPY_PF_NETDEV = 5; /* checked in helpers.c */
+
+/* sleepy_skb_tcp() */
+static const unsigned int SLEEPY_TCP = 1 << 0; /* it is TCP */
+static const unsigned int SLEEPY_TCP_PUSHED = 1 << 1;
+static const unsigned int SLEEPY_TCP_FULL = 1 << 2; /* as long as can be */
+
+/* Who raises an interrupt: a device, of the VMM or the host; a timer; another process */
+#define SLEEPY_RAISER_DEVICE 0
+#define SLEEPY_RAISER_TIMER 1
+#define SLEEPY_RAISER_STRANGER 2
+
+/* Places in KVM */
+#define SLEEPY_PROBE_IRQFD 0
+#define SLEEPY_PROBE_IRQ 1
+#define SLEEPY_PROBE_MSI 2
+#define SLEEPY_PROBE_TIMER 3
 
 #endif

@@ -15,6 +15,37 @@ use kernel::{bindings, prelude::*, sync::aref::ARef, task::Task};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct VmId(usize);
 
+impl VmId {
+    /// Of the VM at this address.
+    pub(super) fn of(kvm: *const helpers::kvm) -> Self {
+        Self(kvm as usize)
+    }
+
+    /// As a key.
+    pub(crate) fn address(self) -> usize {
+        self.0
+    }
+}
+
+/// Keeps KVM's module loaded.
+///
+/// # Invariants
+///
+/// Owns a reference to the module, unless null: then KVM is built in.
+pub(crate) struct KvmModule(*mut bindings::module);
+
+// SAFETY: The reference may be given back by any thread.
+unsafe impl Send for KvmModule {}
+// SAFETY: There is nothing to do with a shared one.
+unsafe impl Sync for KvmModule {}
+
+impl Drop for KvmModule {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { helpers::sleepy_module_put(self.0) };
+    }
+}
+
 /// Names a vCPU among those that exist at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VcpuId(usize);
@@ -73,9 +104,16 @@ impl Vm {
         }
     }
 
+    /// Keeps KVM's module loaded when the VM is gone.
+    pub(crate) fn module(&self) -> KvmModule {
+        // SAFETY: The file is valid, and keeps the module loaded until we have a reference of our own.
+        // INVARIANT: That reference, or null.
+        KvmModule(unsafe { helpers::sleepy_kvm_module_get(self.file.as_ptr()) })
+    }
+
     /// Its identity.
     pub(crate) fn id(&self) -> VmId {
-        VmId(self.kvm.as_ptr() as usize)
+        VmId::of(self.kvm.as_ptr())
     }
 
     /// Whether it was made by the process of this thread: KVM runs a VM in no other.

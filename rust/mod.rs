@@ -2,7 +2,7 @@
 
 //! Safe abstractions that the `kernel` crate lacks, written as if for it.
 //!
-//! All of the module's `unsafe` is here, and all of its C (`helpers.c`). Nothing in here knows what the
+//! All of the module's `unsafe` is here, and all of its C (`helpers.c`, `probes.c`). Nothing in here knows what the
 //! module is for.
 
 pub(crate) mod bpf;
@@ -11,6 +11,7 @@ pub(crate) mod capability;
 pub(crate) mod cpus;
 pub(crate) mod global;
 pub(crate) mod kvm;
+pub(crate) mod kvm_events;
 pub(crate) mod module_ref;
 pub(crate) mod netdev;
 pub(crate) mod netfilter;
@@ -18,6 +19,7 @@ pub(crate) mod periodic;
 pub(crate) mod preempt_notifier;
 pub(crate) mod process;
 pub(crate) mod rcu_cell;
+pub(crate) mod rcu_map;
 pub(crate) mod sched;
 pub(crate) mod skb;
 pub(crate) mod timed;

@@ -47,11 +47,32 @@ impl Packet {
         self.skb.as_ptr()
     }
 
+    /// What TCP says of what comes after this packet. Of something else: it is whole.
+    pub(crate) fn ending(&self) -> Ending {
+        // SAFETY: Valid by the type invariants.
+        let flags = unsafe { helpers::sleepy_skb_tcp(self.skb.as_ptr()) };
+        let tcp = flags & helpers::SLEEPY_TCP != 0;
+        let pushed = flags & helpers::SLEEPY_TCP_PUSHED != 0;
+        Ending {
+            pushed: !tcp || pushed,
+            more: tcp && (!pushed || flags & helpers::SLEEPY_TCP_FULL != 0),
+        }
+    }
+
     /// Hash of the packet's flow (addresses, protocol and ports), the same in both directions.
     pub(crate) fn flow_hash(&self) -> u32 {
         // SAFETY: Valid by the type invariants.
         unsafe { helpers::sleepy_skb_flow_hash(self.skb.as_ptr(), self.net.as_ptr()) }
     }
+}
+
+/// What a packet says of what comes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Its sender wants it to be delivered: a message ends here, or as much of it as there is.
+    pub(crate) pushed: bool,
+    /// It is one of a longer message, of which more must come, or may well.
+    pub(crate) more: bool,
 }
 
 impl Drop for Packet {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A value with a timer that any context may set anew.
+//! A value with a timer that any context may set anew, and an interrupt that any context may raise.
 //!
 //! The `kernel` crate's `HrTimer` ties each start to a handle that cancels when it is dropped; a timer
 //! that hooks on several CPUs set again and again has no place for such handles.
 //!
-//! C header: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h)
+//! C headers: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h),
+//! [`include/linux/irq_work.h`](srctree/include/linux/irq_work.h)
 
+use super::bindings as helpers;
 use core::ops::Deref;
 use kernel::{bindings, container_of, prelude::*, types::Opaque};
 
@@ -14,19 +16,23 @@ use kernel::{bindings, container_of, prelude::*, types::Opaque};
 pub(crate) trait Expire: Sized + Send + Sync + 'static {
     /// The time that was set has come. In softirq context; may set the timer anew.
     fn expire(this: &Timed<Self>);
+    /// [`Timed::poke`] was called. In a hard interrupt; may set the timer.
+    fn poked(this: &Timed<Self>);
 }
 
 /// A `T` with a timer on the monotonic clock.
 ///
-/// To be dropped in process context: waits for a call of [`Expire::expire`] under way.
+/// To be dropped in process context: waits for calls of [`Expire::expire`] and [`Expire::poked`] under way.
 ///
 /// # Invariants
 ///
-/// `timer` is set up with `Self::run`, and pinned inside its `Timed<T>`.
+/// `timer` is set up with `Self::run`, `work` with `Self::interrupt`, and both are pinned inside their `Timed<T>`.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Timed<T: Expire> {
     #[pin]
     timer: Opaque<bindings::hrtimer>,
+    #[pin]
+    work: Opaque<bindings::irq_work>,
     #[pin]
     value: T,
 }
@@ -44,6 +50,10 @@ impl<T: Expire> Timed<T> {
     {
         try_pin_init!(Self {
             value <- value,
+            // SAFETY: `slot` is valid for writing and will stay where it is. INVARIANT: Set up with `interrupt`.
+            work <- Opaque::ffi_init(|slot| unsafe {
+                helpers::sleepy_init_irq_work(slot, Some(Self::interrupt))
+            }),
             timer <- Opaque::ffi_init(|slot: *mut bindings::hrtimer| {
                 // SAFETY: `slot` is valid for writing and will stay where it is.
                 // INVARIANT: Set up with `run`.
@@ -74,6 +84,23 @@ impl<T: Expire> Timed<T> {
         };
     }
 
+    /// Has [`Expire::poked`] called soon, on this CPU. For any context, even one that may take no lock.
+    pub(crate) fn poke(&self) {
+        // SAFETY: The work is set up by the type invariant, and done before it is freed.
+        unsafe { bindings::irq_work_queue(self.work.get()) };
+    }
+
+    /// # Safety
+    ///
+    /// For `work` alone.
+    unsafe extern "C" fn interrupt(work: *mut bindings::irq_work) {
+        let work = Opaque::cast_from(work.cast_const()).cast_mut();
+        // SAFETY: By the type invariant `work` is in a `Timed<T>`, which is not freed before this call
+        // returns, since dropping it waits.
+        let this = unsafe { &*container_of!(work, Self, work) };
+        T::poked(this);
+    }
+
     /// # Safety
     ///
     /// For the timer core alone.
@@ -99,8 +126,12 @@ impl<T: Expire> Deref for Timed<T> {
 #[pinned_drop]
 impl<T: Expire> PinnedDrop for Timed<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Set up by the type invariant. Nobody can set it again: that needs a reference.
-        unsafe { bindings::hrtimer_cancel(self.timer.get()) };
+        // SAFETY: Set up by the type invariant. Nobody can set or queue them again: that needs a reference. The
+        // interrupt first, which may set the timer.
+        unsafe {
+            bindings::irq_work_sync(self.work.get());
+            bindings::hrtimer_cancel(self.timer.get());
+        }
     }
 }
 
@@ -115,7 +146,7 @@ mod tests {
         time::{delay::fsleep, hrtimer::HrTimerExpires, Delta, Instant, Monotonic},
     };
 
-    /// Counts how often it expires, and sets its timer anew until it has three times.
+    /// Counts how often it expires or is poked, and sets its timer anew until it has three times.
     struct Thrice(Atomic<u32>);
 
     impl Expire for Thrice {
@@ -123,6 +154,10 @@ mod tests {
             if this.0.fetch_add(1, Relaxed) < 2 {
                 this.set(now());
             }
+        }
+
+        fn poked(this: &Timed<Self>) {
+            this.0.fetch_add(100, Relaxed);
         }
     }
 
@@ -146,6 +181,20 @@ mod tests {
             fsleep(Delta::from_millis(10));
         }
         assert_eq!(timed.0.load(Relaxed), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn a_poke_is_one_call() -> Result {
+        let timed = thrice()?;
+        timed.poke();
+        for _ in 0..500 {
+            if timed.0.load(Relaxed) != 0 {
+                break;
+            }
+            fsleep(Delta::from_millis(10));
+        }
+        assert_eq!(timed.0.load(Relaxed), 100);
         Ok(())
     }
 

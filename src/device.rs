@@ -10,9 +10,9 @@ use crate::{
         periodic::Periodic,
         process::Process,
     },
-    sense::packet::Rules,
+    sense::{exit, packet::Rules},
     uapi,
-    vm::Name,
+    vm::{Name, Vm},
 };
 use core::mem::size_of;
 use kernel::{
@@ -35,7 +35,7 @@ const CALLS: [u32; 9] = [
     uapi::IOC_VM_STATS,
     uapi::IOC_VM_VCPUS,
     uapi::IOC_VM_LINKS,
-    uapi::IOC_VM_SET_RULES,
+    uapi::IOC_VM_RULES,
 ];
 
 /// An open `/dev/sleepy`. What it refers to is the registry; it has nothing of its own.
@@ -83,14 +83,7 @@ impl MiscDevice for Device {
                 zero(remove.reserved)?;
                 Registry::remove(&registry, remove.id)
             }
-            uapi::IOC_VM_SET => {
-                let set: uapi::VmSet = arg.read()?;
-                zero(set.reserved)?;
-                check_policy(&set.policy)?;
-                registry.get(set.id)?.set_policy(&set.policy);
-                Ok(())
-            }
-            uapi::IOC_VM_SET_RULES => vm_set_rules(&registry, &arg),
+            uapi::IOC_VM_SET => vm_set(&registry, &arg),
             uapi::IOC_VM_GET => vm_get(&registry, &arg),
             uapi::IOC_VM_STATS => {
                 let mut stats: KBox<uapi::VmStats> = KBox::new(arg.read()?, GFP_KERNEL)?;
@@ -108,6 +101,7 @@ impl MiscDevice for Device {
                 vm.each_vcpu(|vcpu| push(&mut items, vcpu, &mut result));
                 result.and_then(|()| write_array(&arg, array, &items))
             }
+            uapi::IOC_VM_RULES => vm_rules(&registry, &arg),
             _ => {
                 let array: uapi::VmArray = arg.read()?;
                 let vm = registry.get(array.id)?;
@@ -181,6 +175,7 @@ fn write_array<T: AsBytes>(arg: &Argument, mut array: uapi::VmArray, items: &[T]
 }
 
 fn info(registry: &Registry) -> uapi::Info {
+    let (sleep_on, wake_on) = exit::seen();
     uapi::Info {
         version: uapi::ABI_VERSION,
         max_vms: uapi::MAX_VMS,
@@ -189,14 +184,14 @@ fn info(registry: &Registry) -> uapi::Info {
         max_insns: uapi::MAX_INSNS,
         vms: registry.count(),
         levers: 1 << uapi::LEVER_OBSERVE | 1 << uapi::LEVER_NICE,
-        features: 0,
+        sleep_on,
+        wake_on,
         reserved: [0; 4],
     }
 }
 
 fn vm_get(registry: &Registry, arg: &Argument) -> Result {
     let mut get: uapi::VmGet = arg.read()?;
-    zero(get.reserved)?;
     let vm = match get.flags {
         0 => registry.get(get.id)?,
         uapi::GET_NEXT => registry.next(get.id)?,
@@ -271,18 +266,57 @@ fn read_rules(address: u64, count: u32) -> Result<Rules, Fault> {
     Rules::from_user(&rules).map_err(|(error, index)| fault(index)(error))
 }
 
-fn vm_set_rules(registry: &Registry, arg: &Argument) -> Result {
-    let mut set: uapi::VmSetRules = arg.read()?;
-    let vm = registry.get(set.id)?;
-    match read_rules(set.rules, set.n_rules) {
-        Ok(rules) => vm.set_rules(rules),
-        Err(fault) => {
-            set.fault = fault.what;
-            set.fault_index = fault.index;
-            arg.write(&set)?;
-            Err(fault.error)
-        }
+fn vm_set(registry: &Registry, arg: &Argument) -> Result {
+    let mut set: uapi::VmSet = arg.read()?;
+    zero(set.reserved)?;
+    if set.flags == 0 || set.flags & !(uapi::SET_POLICY | uapi::SET_RULES) != 0 {
+        return Err(EINVAL);
     }
+    let vm = registry.get(set.id)?;
+    change(&vm, &set).or_else(|fault| {
+        set.fault = fault.what;
+        set.fault_index = fault.index;
+        arg.write(&set)?;
+        Err(fault.error)
+    })
+}
+
+fn change(vm: &Vm, set: &uapi::VmSet) -> Result<(), Fault> {
+    let rules = (set.flags & uapi::SET_RULES != 0)
+        .then(|| read_rules(set.rules, set.n_rules))
+        .transpose()?;
+    let policy = (set.flags & uapi::SET_POLICY != 0).then_some(&set.policy);
+    if let Some(policy) = policy {
+        check_policy(policy).map_err(Fault::at(uapi::FAULT_POLICY))?;
+    }
+    vm.set(policy, rules).map_err(|error| {
+        let of_policy = error == EOPNOTSUPP;
+        let what = if of_policy {
+            uapi::FAULT_POLICY
+        } else {
+            uapi::FAULT_NONE
+        };
+        Fault::at(what)(error)
+    })
+}
+
+/// The rules are long: they are written one by one.
+fn vm_rules(registry: &Registry, arg: &Argument) -> Result {
+    let mut array: uapi::VmArray = arg.read()?;
+    let vm = registry.get(array.id)?;
+    let address = UserPtr::from_addr(usize::try_from(array.items).map_err(|_| EFAULT)?);
+    let room = array.count.min(uapi::MAX_RULES) as usize;
+    let mut writer = UserSlice::new(address, room * size_of::<uapi::VmRule>()).writer();
+    let (mut count, mut result) = (0, Ok(()));
+    vm.each_rule(|rule| {
+        if count < room && result.is_ok() {
+            result = writer.write(&*rule);
+        }
+        count += 1;
+    })?;
+    result?;
+    array.count = count as u32;
+    arg.write(&array)
 }
 
 fn check_name(name: &Name) -> Result<Name> {
@@ -296,12 +330,21 @@ fn check_name(name: &Name) -> Result<Name> {
 }
 
 fn check_policy(policy: &uapi::Policy) -> Result {
-    let times = [policy.linger, policy.request_timeout, policy.max_sleep];
+    let floored = [
+        policy.request_timeout,
+        policy.max_sleep,
+        policy.quiet,
+        policy.spin,
+    ];
+    let times = [policy.linger, policy.timer_slack];
     let nice = -20..=19;
     let boosts = policy.flags & uapi::POLICY_BOOST != 0;
     let fine = times.iter().all(|&time| time <= uapi::MAX_TIME)
-        && policy.request_timeout >= uapi::MIN_TIMEOUT
-        && policy.max_sleep >= uapi::MIN_TIMEOUT
+        && floored
+            .iter()
+            .all(|time| (uapi::MIN_TIMEOUT..=uapi::MAX_TIME).contains(time))
+        && policy.sleep_on & !uapi::SLEEP_EVENTS == 0
+        && policy.wake_on & !uapi::WAKE_EVENTS == 0
         && matches!(policy.lever, uapi::LEVER_OBSERVE | uapi::LEVER_NICE)
         && policy.flags & !uapi::POLICY_BOOST == 0
         && nice.contains(&policy.sleepy_nice)

@@ -11,7 +11,7 @@ use crate::{
         periodic::{Periodic, Work},
         process::Process,
     },
-    sense::packet::Rules,
+    sense::{exit::Exits, packet::Rules},
     turns::Turns,
     uapi,
     vm::{Identity, Name, Vm},
@@ -46,7 +46,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    fn at(what: u32) -> impl Fn(Error) -> Self {
+    /// At nothing with an index.
+    pub(crate) fn at(what: u32) -> impl Fn(Error) -> Self {
         move |error| Self {
             error,
             what,
@@ -100,11 +101,12 @@ pub(crate) struct Registry {
     #[pin]
     devices: Mutex<RBTree<DeviceId, Arc<Vm>>>,
     turns: Arc<Turns>,
+    exits: Arc<Exits>,
 }
 
 impl Registry {
     /// Without VMs.
-    pub(crate) fn new(turns: Arc<Turns>) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(turns: Arc<Turns>, exits: Arc<Exits>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             inner <- new_mutex!(Inner {
                 vms: RBTree::new(),
@@ -116,6 +118,7 @@ impl Registry {
             }),
             devices <- new_mutex!(RBTree::new()),
             turns,
+            exits,
         })
     }
 
@@ -168,7 +171,8 @@ impl Registry {
             start_time: request.start_time,
             kvm,
         };
-        let vm = Vm::new(identity, &request.policy, request.rules, this.turns.clone())?;
+        let (turns, exits) = (this.turns.clone(), this.exits.clone());
+        let vm = Vm::new(identity, &request.policy, request.rules, turns, exits)?;
         let nodes = (
             RBTreeNode::new(id, vm.clone(), GFP_KERNEL)?,
             RBTreeNode::new(request.name, id, GFP_KERNEL)?,
@@ -176,6 +180,7 @@ impl Registry {
         );
         let most = inner.count as usize + 1;
         inner.leaving.reserve(most, GFP_KERNEL)?;
+        vm.watch().map_err(Fault::at(uapi::FAULT_POLICY))?;
         this.add_links(&vm, &request.links)?;
         inner.vms.insert(nodes.0);
         inner.names.insert(nodes.1);
@@ -236,6 +241,7 @@ impl Registry {
         inner.machines.remove(&vm.identity.kvm);
         inner.count -= 1;
         self.close(&vm, &Rtnl::lock());
+        vm.unwatch();
         if !vm.finished() {
             // Room was made when it was added.
             let _ = inner.leaving.push_within_capacity(vm.clone());

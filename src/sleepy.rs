@@ -34,6 +34,7 @@ mod vm;
 use device::Device;
 use registry::{Registry, REGISTRY};
 use rust::{global::Published, module_ref, netdev::UnregisterNotifier, periodic::Periodic};
+use sense::exit::Exits;
 use turns::Turns;
 
 module! {
@@ -68,7 +69,9 @@ struct Sleepy {
 impl kernel::InPlaceModule for Sleepy {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let registry = Registry::new(Turns::new()?);
+            let turns = Turns::new()?;
+            let exits = Exits::new(turns.cpus.clone())?;
+            let registry = Registry::new(turns, exits);
             let registry = Arc::pin_init(Periodic::new(registry), GFP_KERNEL)?;
             Ok(try_pin_init!(Self {
                 _drain: Drain,

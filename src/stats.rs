@@ -57,6 +57,9 @@ pub(crate) struct Stats {
     pub(crate) closed: Counter,
     pub(crate) timeouts: Counter,
     pub(crate) overflows: Counter,
+    pub(crate) calls: Counter,
+    pub(crate) answers: Counter,
+    pub(crate) hints_refused: Counter,
     pub(crate) wakes: [Counter; uapi::WAKE_CAUSES],
     pub(crate) sleeps: [Counter; uapi::SLEEP_CAUSES],
     time: [Counter; uapi::PHASES],
@@ -74,6 +77,9 @@ impl Stats {
             closed: Counter::new(),
             timeouts: Counter::new(),
             overflows: Counter::new(),
+            calls: Counter::new(),
+            answers: Counter::new(),
+            hints_refused: Counter::new(),
             wakes: counters(),
             sleeps: counters(),
             time: counters(),
@@ -93,6 +99,11 @@ impl Stats {
         }
     }
 
+    /// On-CPU time of all vCPUs so far.
+    pub(crate) fn oncpu(&self) -> u64 {
+        self.oncpu.iter().map(Counter::get).sum()
+    }
+
     /// Writes everything out. Not one snapshot: each number is right by itself.
     pub(crate) fn fill(&self, out: &mut uapi::VmStats) {
         out.requests = self.requests.get();
@@ -100,9 +111,12 @@ impl Stats {
         out.closed = self.closed.get();
         out.timeouts = self.timeouts.get();
         out.overflows = self.overflows.get();
-        out.wakes = [0; 8];
+        out.calls = self.calls.get();
+        out.answers = self.answers.get();
+        out.hints_refused = self.hints_refused.get();
+        out.wakes = [0; 16];
         out.wakes[..uapi::WAKE_CAUSES].copy_from_slice(&values(&self.wakes));
-        out.sleeps = [0; 8];
+        out.sleeps = [0; 16];
         out.sleeps[..uapi::SLEEP_CAUSES].copy_from_slice(&values(&self.sleeps));
         out.time = values(&self.time);
         out.oncpu = values(&self.oncpu);

@@ -25,12 +25,12 @@
 //! | `ESTALE` | the process is not the one that started at `start_time` |
 //! | `ENODEV` | the process has no KVM virtual machine (`fault` is [`FAULT_HANDLE`]), or there is no such link ([`FAULT_LINK`]) |
 //! | `ENOTUNIQ` | the process has several virtual machines: pass `vm_fd` |
-//! | `EBADF` | `vm_fd` is not an open descriptor, or not a KVM virtual machine's; or `netns_fd` is not open |
+//! | `EBADF` | `vm_fd` is not an open descriptor, or not a KVM virtual machine's; or `netns_fd` or `prog_fd` is not open |
 //! | `EXDEV` | `vm_fd` is a virtual machine of another process |
 //! | `EALREADY` | this virtual machine was added before, under another name |
 //! | `EBUSY` | the link belongs to another VM |
-//! | `EOPNOTSUPP` | the link has no Ethernet header |
-//! | `E2BIG` | too many links or rules |
+//! | `EOPNOTSUPP` | the link has no Ethernet header; or the policy wants an event that this kernel does not show ([`FAULT_POLICY`], see [`Info::sleep_on`]) |
+//! | `E2BIG` | too many links or rules, or a rule's text is too long |
 //! | `ENOSPC` | too many VMs |
 //! | `ENOMEM` | out of memory |
 
@@ -48,9 +48,11 @@ pub const MAX_LINKS: u32 = 16;
 pub const MAX_RULES: u32 = 64;
 /// The most classic BPF instructions of one filter (the kernel's `BPF_MAXINSNS`).
 pub const MAX_INSNS: u32 = 4096;
+/// The longest text of a rule, in bytes.
+pub const MAX_TEXT: u32 = 1024;
 /// The longest time, in nanoseconds, for any field of [`Policy`]: one hour.
 pub const MAX_TIME: u64 = 3_600_000_000_000;
-/// The shortest `request_timeout` and `max_sleep`, in nanoseconds: one millisecond.
+/// The shortest `request_timeout`, `max_sleep`, `quiet` and `spin`, in nanoseconds: one millisecond.
 pub const MIN_TIMEOUT: u64 = 1_000_000;
 
 /// Lever: measure everything, change nothing.
@@ -61,14 +63,21 @@ pub const LEVER_NICE: u32 = 1;
 /// [`Policy::flags`]: while a request is in flight, the threads run at `boost_nice`.
 pub const POLICY_BOOST: u32 = 1 << 0;
 
-/// A packet that asks the VM for something: wakes it, and puts its flow in flight.
+/// A packet that asks for something and puts its flow in flight. To the VM: wakes it. From the VM: it calls
+/// somebody else, and may sleep until the answer comes, whether it has one request in flight itself or none.
 pub const CLASS_REQUEST: u32 = 0;
-/// A packet that answers: takes its flow out of flight.
+/// A packet that answers: takes its flow out of flight. To the VM: wakes it.
 pub const CLASS_RESPONSE: u32 = 1;
 /// A packet that ends its flow (a reset, the last FIN): takes it out of flight, and is no answer.
 pub const CLASS_CLOSE: u32 = 2;
-/// A packet that means nothing (a bare acknowledgement): later rules do not see it.
+/// A packet that means nothing (a bare acknowledgement, noise): it neither wakes nor counts.
 pub const CLASS_IGNORE: u32 = 3;
+/// A packet that wakes the VM, without a flow.
+pub const CLASS_WAKE: u32 = 4;
+/// A packet after which the VM may sleep, unless something is in flight.
+pub const CLASS_SLEEP: u32 = 5;
+/// The eBPF program says: it returns one of `CLASS_*` above plus one, or 0 for a packet that it does not know.
+pub const CLASS_PROGRAM: u32 = 6;
 
 /// Direction of a rule: packets that the host sends to the VM.
 pub const TO_VM: u32 = 1 << 0;
@@ -97,12 +106,19 @@ pub const FAULT_RULE: u32 = 5;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a VM stays awake after its last answer.
+    /// How long a VM stays awake after its last answer, and after whatever else has woken it; and for how long
+    /// it must have been idle for [`SLEEP_IDLE`].
     pub linger: u64,
     /// After this time a request counts as lost. At least [`MIN_TIMEOUT`].
     pub request_timeout: u64,
     /// After this time a sleepy VM is awake for `linger`, whatever happens. At least [`MIN_TIMEOUT`].
     pub max_sleep: u64,
+    /// For [`SLEEP_QUIET`]: how long there is neither a packet nor device I/O. At least [`MIN_TIMEOUT`].
+    pub quiet: u64,
+    /// For [`SLEEP_SPIN`]: how long a vCPU is on its CPU without I/O. At least [`MIN_TIMEOUT`].
+    pub spin: u64,
+    /// For [`WAKE_TIMER`]: how long after a guest's timer the VM may stay sleepy.
+    pub timer_slack: u64,
     /// One of `LEVER_*`.
     pub lever: u32,
     /// Nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own.
@@ -112,6 +128,11 @@ pub struct Policy {
     pub boost_nice: i32,
     /// `POLICY_*` bits.
     pub flags: u32,
+    /// What lets it sleep: bits of [`SLEEP_EVENTS`].
+    pub sleep_on: u32,
+    /// What wakes it, besides rules of [`CLASS_WAKE`], `max_sleep`, and changes by the administrator: bits of
+    /// [`WAKE_EVENTS`].
+    pub wake_on: u32,
 }
 
 /// One rule: packets of `direction` that `insns` accepts are of `class`. The first rule that matches counts.
@@ -122,13 +143,54 @@ pub struct Rule {
     pub class: u32,
     /// [`TO_VM`], [`FROM_VM`] or both.
     pub direction: u32,
-    /// Number of instructions, 1 to [`MAX_INSNS`].
+    /// Number of instructions, 1 to [`MAX_INSNS`]; 0 with [`CLASS_PROGRAM`].
     pub len: u32,
+    /// For the caller's own use, read back as it is.
+    pub tag: u32,
+    /// Address of `len` classic BPF instructions (`struct sock_filter`), which see the packet from its
+    /// Ethernet header on, as a packet socket on the link would. Nonzero means: accept. Zero with
+    /// [`CLASS_PROGRAM`].
+    pub insns: u64,
+    /// Address of `text_len` bytes for the caller's own use, read back as they are.
+    pub text: u64,
+    /// At most [`MAX_TEXT`].
+    pub text_len: u32,
+    /// With [`CLASS_PROGRAM`]: descriptor of an eBPF program of type `BPF_PROG_TYPE_SOCKET_FILTER`. Zero without.
+    pub prog_fd: i32,
+}
+
+/// One rule, as [`IOC_VM_RULES`] writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct VmRule {
+    /// See [`Rule::class`].
+    pub class: u32,
+    /// See [`Rule::direction`].
+    pub direction: u32,
+    /// See [`Rule::tag`].
+    pub tag: u32,
+    /// The eBPF program's id, 0 without.
+    pub prog_id: u32,
+    /// Length of `text`.
+    pub text_len: u32,
     /// Zero.
     pub reserved: u32,
-    /// Address of `len` classic BPF instructions (`struct sock_filter`), which see the packet from its
-    /// Ethernet header on, as a packet socket on the link would. Nonzero means: accept.
-    pub insns: u64,
+    /// See [`Rule::text`]; the rest is zero.
+    pub text: [u8; MAX_TEXT as usize],
+}
+
+impl Default for VmRule {
+    fn default() -> Self {
+        Self {
+            class: 0,
+            direction: 0,
+            tag: 0,
+            prog_id: 0,
+            text_len: 0,
+            reserved: 0,
+            text: [0; MAX_TEXT as usize],
+        }
+    }
 }
 
 /// A link to add.
@@ -159,8 +221,10 @@ pub struct Info {
     pub vms: u32,
     /// One bit for each lever: `1 << LEVER_*`.
     pub levers: u64,
-    /// Feature bits; none are defined yet.
-    pub features: u64,
+    /// The events of [`SLEEP_EVENTS`] that this kernel lets the module see.
+    pub sleep_on: u32,
+    /// The events of [`WAKE_EVENTS`] that this kernel lets the module see.
+    pub wake_on: u32,
     /// Zero.
     pub reserved: [u64; 4],
 }
@@ -208,32 +272,31 @@ pub struct VmRemove {
     pub reserved: u32,
 }
 
-/// Argument of [`IOC_VM_SET`].
+/// [`VmSet::flags`]: the policy.
+pub const SET_POLICY: u32 = 1 << 0;
+/// [`VmSet::flags`]: the rules.
+pub const SET_RULES: u32 = 1 << 1;
+
+/// Argument of [`IOC_VM_SET`]. All or nothing: after an error, nothing has changed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VmSet {
     /// Which VM.
     pub id: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// What is replaced: `SET_*` bits.
+    pub flags: u32,
     /// The new policy, whole.
     pub policy: Policy,
-}
-
-/// Argument of [`IOC_VM_SET_RULES`]. All or nothing: after an error, nothing has changed.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct VmSetRules {
-    /// Which VM.
-    pub id: u32,
+    /// Address of `n_rules` [`Rule`]s, all of the new ones.
+    pub rules: u64,
     /// Number of rules, at most [`MAX_RULES`].
     pub n_rules: u32,
-    /// Address of `n_rules` [`Rule`]s.
-    pub rules: u64,
-    /// Out, after an error: what is wrong, [`FAULT_RULE`] or [`FAULT_NONE`].
+    /// Out, after an error: what is wrong, one of `FAULT_*`.
     pub fault: u32,
     /// Out, after an error: the index of the rule.
     pub fault_index: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// [`VmGet::flags`]: the VM with the lowest id that is `id` or above, to list them all.
@@ -257,7 +320,7 @@ pub struct VmGet {
     pub start_time: u64,
     /// Out: its policy.
     pub policy: Policy,
-    /// Out: flows in flight.
+    /// Out: requests to the VM in flight.
     pub in_flight: u32,
     /// Out: vCPU threads known to KVM.
     pub n_vcpus: u32,
@@ -267,8 +330,8 @@ pub struct VmGet {
     pub n_rules: u32,
     /// Out: links that were there and are gone. With one, the VM is kept awake.
     pub lost_links: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Out: requests of the VM itself in flight.
+    pub calls: u32,
 }
 
 /// [`Vcpu::flags`]: the notifier is in place; on-CPU time is measured.
@@ -322,7 +385,7 @@ pub struct VmLink {
     pub name: [u8; LINK_NAME_SIZE],
 }
 
-/// Argument of [`IOC_VM_VCPUS`] and [`IOC_VM_LINKS`].
+/// Argument of [`IOC_VM_VCPUS`], [`IOC_VM_LINKS`] and [`IOC_VM_RULES`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VmArray {
@@ -330,29 +393,80 @@ pub struct VmArray {
     pub id: u32,
     /// In: room at `items`. Out: how many there are; at most the room was written.
     pub count: u32,
-    /// Address of `count` [`Vcpu`]s or [`VmLink`]s.
+    /// Address of `count` [`Vcpu`]s, [`VmLink`]s or [`VmRule`]s.
     pub items: u64,
 }
 
-/// Causes of a wake-up, indices of [`VmStats::wakes`].
+/// Causes of a wake-up, indices of [`VmStats::wakes`]: a request.
 pub const WAKE_REQUEST: usize = 0;
 /// `max_sleep` was over.
 pub const WAKE_STIR: usize = 1;
 /// A link went away, or the policy was set.
 pub const WAKE_ADMIN: usize = 2;
+/// A packet to the VM that no rule ignores.
+pub const WAKE_PACKET: usize = 3;
+/// A packet of [`CLASS_WAKE`].
+pub const WAKE_RULE: usize = 4;
+/// A device's interrupt for the VM.
+pub const WAKE_INTERRUPT: usize = 5;
+/// A timer of the guest.
+pub const WAKE_TIMER: usize = 6;
+/// One vCPU interrupts another.
+pub const WAKE_IPI: usize = 7;
+/// An interrupt that another process than the VMM has raised: a doorbell, a back end of its own.
+pub const WAKE_DOORBELL: usize = 8;
+/// The guest asks for it, see [`HINT_HYPERCALL`].
+pub const WAKE_HINT: usize = 9;
+/// The answer to a call of the VM itself came, or the call was closed or lost.
+pub const WAKE_ANSWER: usize = 10;
 /// Number of causes that have a name.
-pub const WAKE_CAUSES: usize = 3;
+pub const WAKE_CAUSES: usize = 11;
+/// What [`Policy::wake_on`] may have. [`WAKE_REQUEST`] stands for answers as well.
+pub const WAKE_EVENTS: u32 = 1 << WAKE_REQUEST
+    | 1 << WAKE_PACKET
+    | 1 << WAKE_INTERRUPT
+    | 1 << WAKE_TIMER
+    | 1 << WAKE_IPI
+    | 1 << WAKE_DOORBELL
+    | 1 << WAKE_HINT;
 
-/// Causes of falling asleep, indices of [`VmStats::sleeps`].
+/// Causes of falling asleep, indices of [`VmStats::sleeps`]: nothing is in flight, and `linger` has gone by,
+/// after the last answer.
 pub const SLEEP_RESPONSE: usize = 0;
-/// The last flow in flight was closed or reset.
+/// As [`SLEEP_RESPONSE`], after the last flow in flight was closed or reset.
 pub const SLEEP_CLOSE: usize = 1;
-/// The last flow in flight was older than `request_timeout`.
+/// As [`SLEEP_RESPONSE`], after the last flow in flight was given up: it was older than `request_timeout`.
 pub const SLEEP_TIMEOUT: usize = 2;
-/// After a stir, or after it was added, nothing came.
-pub const SLEEP_QUIET: usize = 3;
+/// Nothing came within `linger` after it was woken by something else than a request, or was added.
+pub const SLEEP_REST: usize = 3;
+/// Every vCPU has halted.
+pub const SLEEP_IDLE: usize = 4;
+/// A vCPU burns CPU time without I/O.
+pub const SLEEP_SPIN: usize = 5;
+/// Neither a packet nor device I/O for `quiet`.
+pub const SLEEP_QUIET: usize = 6;
+/// The guest says so, see [`HINT_HYPERCALL`].
+pub const SLEEP_HINT: usize = 7;
+/// A packet of [`CLASS_SLEEP`].
+pub const SLEEP_RULE: usize = 8;
+/// The VM waits for the answer to a call of its own.
+pub const SLEEP_CALL: usize = 9;
 /// Number of causes that have a name.
-pub const SLEEP_CAUSES: usize = 4;
+pub const SLEEP_CAUSES: usize = 10;
+/// What [`Policy::sleep_on`] may have. [`SLEEP_RESPONSE`] stands for [`SLEEP_CLOSE`], [`SLEEP_TIMEOUT`],
+/// [`SLEEP_REST`] and [`SLEEP_CALL`] as well.
+pub const SLEEP_EVENTS: u32 =
+    1 << SLEEP_RESPONSE | 1 << SLEEP_IDLE | 1 << SLEEP_SPIN | 1 << SLEEP_QUIET | 1 << SLEEP_HINT;
+
+/// Number of the hypercall by which a guest gives a hint (`vmcall` or `vmmcall` with this in `eax`, one of
+/// `HINT_*` in `ebx`). KVM itself answers `-KVM_ENOSYS`: whether the hint was taken is not told.
+pub const HINT_HYPERCALL: u32 = 0x51EE_9000;
+/// The guest has nothing to do.
+pub const HINT_SLEEP: u32 = 0;
+/// The guest has something to do.
+pub const HINT_WAKE: u32 = 1;
+/// Hints of one VM that are taken per second; more are counted in [`VmStats::hints_refused`].
+pub const HINT_RATE: u64 = 1000;
 
 /// Phase of a VM, index of [`VmStats::time`] and [`VmStats::oncpu`]: a request is in flight.
 pub const PHASE_IN_FLIGHT: usize = 0;
@@ -393,9 +507,9 @@ pub struct VmStats {
     pub id: u32,
     /// Zero.
     pub reserved: u32,
-    /// Out: packets of class request.
+    /// Out: packets of class request to the VM.
     pub requests: u64,
-    /// Out: packets of class response.
+    /// Out: packets of class response from the VM.
     pub responses: u64,
     /// Out: flows closed while in flight.
     pub closed: u64,
@@ -403,10 +517,16 @@ pub struct VmStats {
     pub timeouts: u64,
     /// Out: requests that found the flow table full.
     pub overflows: u64,
+    /// Out: packets of class request that the VM sent.
+    pub calls: u64,
+    /// Out: packets of class response that it got.
+    pub answers: u64,
+    /// Out: hints that came too fast to be taken.
+    pub hints_refused: u64,
     /// Out: wake-ups by cause, `WAKE_*`.
-    pub wakes: [u64; 8],
+    pub wakes: [u64; 16],
     /// Out: times it fell asleep by cause, `SLEEP_*`.
-    pub sleeps: [u64; 8],
+    pub sleeps: [u64; 16],
     /// Out: time in each phase, `PHASE_*`.
     pub time: [u64; PHASES],
     /// Out: on-CPU time of all vCPUs in each phase. The paper's idle time is all but [`PHASE_IN_FLIGHT`].
@@ -431,8 +551,9 @@ pub const IOC_INFO: u32 = ioc::<Info>(READ, 0);
 pub const IOC_VM_ADD: u32 = ioc::<VmAdd>(READ | WRITE, 1);
 /// Removes a VM; its threads are as they were before.
 pub const IOC_VM_REMOVE: u32 = ioc::<VmRemove>(WRITE, 2);
-/// Replaces a VM's policy.
-pub const IOC_VM_SET: u32 = ioc::<VmSet>(WRITE, 3);
+/// Replaces a VM's policy, its rules, or both. Each packet is held against the old rules or the new ones, whole; what is
+/// in flight stays so.
+pub const IOC_VM_SET: u32 = ioc::<VmSet>(READ | WRITE, 3);
 /// What a VM is like.
 pub const IOC_VM_GET: u32 = ioc::<VmGet>(READ | WRITE, 4);
 /// A VM's statistics.
@@ -441,6 +562,5 @@ pub const IOC_VM_STATS: u32 = ioc::<VmStats>(READ | WRITE, 5);
 pub const IOC_VM_VCPUS: u32 = ioc::<VmArray>(READ | WRITE, 6);
 /// A VM's links.
 pub const IOC_VM_LINKS: u32 = ioc::<VmArray>(READ | WRITE, 7);
-/// Replaces a VM's rules: each packet is held against the old ones or the new ones, whole. What is in flight
-/// stays so.
-pub const IOC_VM_SET_RULES: u32 = ioc::<VmSetRules>(READ | WRITE, 8);
+/// A VM's rules.
+pub const IOC_VM_RULES: u32 = ioc::<VmArray>(READ | WRITE, 8);

@@ -3,7 +3,7 @@
 //! One VM: who it is, its vCPUs and its links.
 
 use crate::{
-    engine::Engine,
+    engine::{Config, Engine},
     rust::{
         kvm::{self, VcpuId, VmId},
         module_ref::ModuleRef,
@@ -15,6 +15,7 @@ use crate::{
         timed::Timed,
     },
     sense::{
+        exit::{self, Exits, Watch},
         packet::{LinkHook, Rules},
         vcpu::Vcpu,
     },
@@ -49,12 +50,17 @@ pub(crate) struct Identity {
     pub(crate) kvm: VmId,
 }
 
+struct Policy {
+    policy: uapi::Policy,
+    watch: Watch,
+}
+
 type Link = Pin<KBox<DeviceHooks<LinkHook>>>;
 
 /// A VM.
 ///
-/// Locks: `vcpus` and `links` are taken after the registry's lock and after RTNL, never within each other,
-/// and never by hooks and notifiers, which have the engine alone.
+/// Locks: `vcpus` and `links` are taken after the registry's lock and after RTNL, `policy` not within RTNL; never within
+/// each other, and never by hooks, notifiers and probes, which have the engine alone.
 #[pin_data]
 pub(crate) struct Vm {
     /// Who it is.
@@ -63,7 +69,7 @@ pub(crate) struct Vm {
     pub(crate) engine: Arc<Timed<Engine>>,
     rules: Arc<RcuCell<Rules>>,
     #[pin]
-    policy: Mutex<uapi::Policy>,
+    policy: Mutex<Policy>,
     #[pin]
     vcpus: Mutex<KVec<Attachment<Vcpu>>>,
     #[pin]
@@ -79,11 +85,17 @@ impl Vm {
         policy: &uapi::Policy,
         rules: Rules,
         turns: Arc<Turns>,
+        exits: Arc<Exits>,
     ) -> Result<Arc<Self>> {
-        let engine = Arc::pin_init(Timed::new(Engine::new(*policy, turns)), GFP_KERNEL)?;
+        let config = KBox::new(Config::new(policy), GFP_KERNEL)?;
+        let engine = Engine::new(policy, config, turns);
+        let engine = Arc::pin_init(Timed::new(engine), GFP_KERNEL)?;
         let rules = RcuCell::new(KBox::new(rules, GFP_KERNEL)?);
         let rules = Arc::new(rules, GFP_KERNEL)?;
-        let policy = *policy;
+        let policy = Policy {
+            policy: *policy,
+            watch: Watch::new(exits, engine.clone(), identity.kvm),
+        };
         Arc::pin_init(
             pin_init!(Self {
                 identity,
@@ -215,18 +227,64 @@ impl Vm {
         vcpus.is_empty()
     }
 
-    /// Replaces the policy, which has been checked.
-    pub(crate) fn set_policy(&self, policy: &uapi::Policy) {
+    /// Listens to KVM for what the policy wants. `EOPNOTSUPP` if this kernel does not show it, `ESRCH` if the VM is
+    /// gone.
+    pub(crate) fn watch(&self) -> Result {
         let mut current = self.policy.lock();
-        *current = *policy;
-        Engine::set_policy(&self.engine, policy);
+        let wanted = exit::wanted(&current.policy);
+        self.widen(&mut current.watch, wanted)
     }
 
-    /// Replaces the rules, in one step for each packet. `ENOMEM`.
-    pub(crate) fn set_rules(&self, rules: Rules) -> Result {
-        let rules = KBox::new(rules, GFP_KERNEL)?;
-        drop(self.rules.replace(rules));
+    /// The same for the end.
+    pub(crate) fn unwatch(&self) {
+        self.policy.lock().watch.narrow(0);
+    }
+
+    fn widen(&self, watch: &mut Watch, wanted: u32) -> Result {
+        if wanted == 0 {
+            return Ok(());
+        }
+        let thread = self.identity.process.thread().ok_or(ESRCH)?;
+        let module = kvm::Vm::find(&thread, |vm| {
+            (vm.id() == self.identity.kvm).then(|| vm.module())
+        });
+        watch.widen(wanted, module)
+    }
+
+    /// Replaces the policy, which has been checked, and the rules, each unless there is none: all or nothing. What a
+    /// packet meets is the old rules or the new ones. `ENOMEM`, and as [`watch`](Self::watch).
+    pub(crate) fn set(&self, policy: Option<&uapi::Policy>, rules: Option<Rules>) -> Result {
+        let rules = rules
+            .map(|rules| KBox::new(rules, GFP_KERNEL))
+            .transpose()?;
+        let mut current = self.policy.lock();
+        if let Some(policy) = policy {
+            let config = KBox::new(Config::new(policy), GFP_KERNEL)?;
+            let wanted = exit::wanted(policy);
+            self.widen(&mut current.watch, wanted)?;
+            Engine::set_policy(&self.engine, policy, config);
+            current.watch.narrow(wanted);
+            current.policy = *policy;
+        }
+        if let Some(rules) = rules {
+            drop(self.rules.replace(rules));
+        }
         Ok(())
+    }
+
+    /// Calls `f` with each rule.
+    pub(crate) fn each_rule(&self, mut f: impl FnMut(KBox<uapi::VmRule>)) -> Result {
+        let mut index = 0;
+        loop {
+            let mut rule = KBox::new(uapi::VmRule::default(), GFP_KERNEL)?;
+            // Not across `f`, which may sleep: a rule that is replaced meanwhile is not there, or another.
+            let Some(described) = self.rules.read(&rcu::read_lock()).describe(index) else {
+                return Ok(());
+            };
+            *rule = described;
+            f(rule);
+            index += 1;
+        }
     }
 
     /// Describes it.
@@ -242,7 +300,8 @@ impl Vm {
             uapi::STATE_AWAKE
         };
         out.in_flight = state.in_flight() as u32;
-        out.policy = *self.policy.lock();
+        out.calls = state.calls() as u32;
+        out.policy = self.policy.lock().policy;
         out.n_vcpus = self.vcpus.lock().len() as u32;
         out.n_links = self.links.lock().len() as u32;
         out.n_rules = self.rules.read(&rcu::read_lock()).len() as u32;

@@ -3,9 +3,17 @@
 //! Which flows are in flight.
 //!
 //! A small set-associative table, keyed by the hash of a flow, the same in both directions. Without a
-//! lock: a slot is claimed and freed by compare-and-swap, and every operation looks at one set only. Two
-//! flows with the same hash share a slot: an answer to one ends both, and the next request of the other
-//! begins anew. A flow that finds its set full goes into the one overflow slot, where only time ends it.
+//! lock: a slot is claimed, changed and freed by compare-and-swap of its key, and every operation looks at
+//! one set only. Two flows with the same hash share a slot: an answer to one ends both, and the next request of
+//! the other begins anew. A flow that finds its set full goes into the one overflow slot, where only time
+//! ends it.
+//!
+//! # When an answer is over
+//!
+//! No packet says that it is the last one of an answer. A segment that is full, or that its sender does not
+//! push, has more behind it; of several requests on one flow, the first answer may not be the last; and a server
+//! that answers in pieces sends the next piece when it has it. In each case the flow stays in the table as
+//! *answering*, for a *hold*: a time without a segment after which the answer counts as over.
 
 use super::Word;
 
@@ -16,17 +24,49 @@ const SETS: usize = 8;
 /// The most flows in flight that are told apart.
 pub const CAPACITY: usize = WAYS * SETS;
 
+/// How long an answer may pause where more of it must come: TCP's shortest retransmission timeout.
+pub const MORE_HOLD: u64 = 200_000_000;
+/// The longest hold where more may come.
+pub const MAX_HOLD: u64 = 1_000_000_000;
+
 const EMPTY: u64 = 0;
 /// Set in the key of a slot in use, so that no hash looks empty.
 const USED: u64 = 1 << 32;
+/// Set for a request of the VM itself.
+const CALL: u64 = 1 << 33;
 /// Key of a slot that is being filled.
-const CLAIMED: u64 = 1 << 33;
+const CLAIMED: u64 = 1 << 34;
+/// The first answer was seen.
+const ANSWERING: u64 = 1 << 35;
+/// The bits that say which flow it is.
+const ID: u64 = u32::MAX as u64 | USED | CALL;
+/// Where the number of requests without an answer begins, and the most that are counted.
+const OPEN_SHIFT: u32 = 36;
+const OPEN_MAX: u64 = 255;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody asks the VM.
+    Peer,
+    /// The VM asks somebody.
+    Vm,
+}
+
+fn id(hash: u32, asker: Asker) -> u64 {
+    let call = if asker == Asker::Vm { CALL } else { 0 };
+    u64::from(hash) | USED | call
+}
+
+fn open(key: u64) -> u64 {
+    key >> OPEN_SHIFT
+}
 
 struct Slot<W> {
     key: W,
-    /// When the flow came into flight.
+    /// When the flow came into flight; while it is answering, how long it is held.
     since: W,
-    /// When its last request was seen.
+    /// When its last packet was seen.
     seen: W,
 }
 
@@ -39,21 +79,28 @@ impl<W: Word> Slot<W> {
         }
     }
 
-    fn claim(&self, key: u64, now: u64) -> bool {
+    fn claim(&self, key: u64, since: u64, now: u64) -> bool {
         if self.key.compare_exchange(EMPTY, CLAIMED).is_err() {
             return false;
         }
-        self.since.store(now);
+        self.since.store(since);
         self.seen.store(now);
         self.key.store(key);
         true
     }
 
-    /// Frees the slot if it still has this key; tells since when the flow was in flight.
-    fn free(&self, key: u64) -> Option<u64> {
-        let since = self.since.load();
-        self.key.compare_exchange(key, EMPTY).ok()?;
-        Some(since)
+    fn change(&self, key: u64, new: u64) -> bool {
+        self.key.compare_exchange(key, new).is_ok()
+    }
+
+    /// The time of its last packet plus how long it may be without one.
+    fn due(&self, key: u64, timeout: u64) -> u64 {
+        let wait = if key & ANSWERING != 0 {
+            self.since.load()
+        } else {
+            timeout
+        };
+        self.seen.load().saturating_add(wait)
     }
 }
 
@@ -66,6 +113,50 @@ pub enum Insert {
     Overflow,
     /// Its set is full, and the overflow slot was taken before.
     Full,
+}
+
+/// How many flows were taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Requests to the VM.
+    pub requests: u64,
+    /// Requests of the VM itself.
+    pub calls: u64,
+}
+
+impl Removed {
+    fn add(&mut self, key: u64) {
+        if key & CALL != 0 {
+            self.calls += 1;
+        } else {
+            self.requests += 1;
+        }
+    }
+
+    /// Nothing was.
+    pub fn none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a segment of an answer did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// How many slots it ended.
+    pub ended: u64,
+    /// For how long the flow is held, if that begins here.
+    pub held: Option<u64>,
+}
+
+/// What time did to the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Flows that got no answer in time.
+    pub lost: Removed,
+    /// Requests whose answer is over.
+    pub answered: u64,
+    /// When the next flow is due.
+    pub due: Option<u64>,
 }
 
 /// The flows in flight.
@@ -88,24 +179,52 @@ impl<W: Word> Flows<W> {
         &self.slots[first..first + WAYS]
     }
 
-    /// Notes another request of a flow that is in flight; false if it is not.
-    pub fn refresh(&self, hash: u32, now: u64) -> bool {
-        let key = u64::from(hash) | USED;
-        match self.set(hash).iter().find(|slot| slot.key.load() == key) {
-            Some(slot) => {
-                slot.seen.store(now);
-                true
-            }
-            None => false,
-        }
+    /// The slots of a flow (two after two requests at once), and their keys.
+    fn of(&self, hash: u32, asker: Asker) -> impl Iterator<Item = (&Slot<W>, u64)> {
+        let wanted = id(hash, asker);
+        let keys = self.set(hash).iter().map(|slot| (slot, slot.key.load()));
+        keys.filter(move |(_, key)| key & ID == wanted)
     }
 
-    /// Puts a flow in.
-    pub fn insert(&self, hash: u32, now: u64) -> Insert {
-        let key = u64::from(hash) | USED;
-        if self.set(hash).iter().any(|slot| slot.claim(key, now)) {
+    /// Notes another packet of a request on a flow that is in flight; false if it is not. `whole` is unset if
+    /// the request goes on, or is none yet.
+    pub fn refresh(&self, hash: u32, asker: Asker, whole: bool, now: u64) -> bool {
+        for (slot, mut key) in self.of(hash, asker) {
+            loop {
+                if key & ID != id(hash, asker) {
+                    break;
+                }
+                let count = (open(key) + u64::from(whole)).min(OPEN_MAX);
+                let new = key & ID | count << OPEN_SHIFT;
+                if new == key || slot.change(key, new) {
+                    slot.seen.store(now);
+                    if key & ANSWERING != 0 {
+                        slot.since.store(now);
+                    }
+                    return true;
+                }
+                key = slot.key.load();
+            }
+        }
+        false
+    }
+
+    /// Puts a flow in. Only requests to the VM may have the overflow slot.
+    pub fn insert(&self, hash: u32, asker: Asker, whole: bool, now: u64) -> Insert {
+        let key = id(hash, asker) | u64::from(whole) << OPEN_SHIFT;
+        self.put(hash, key, now, now)
+    }
+
+    fn put(&self, hash: u32, key: u64, since: u64, now: u64) -> Insert {
+        if self
+            .set(hash)
+            .iter()
+            .any(|slot| slot.claim(key, since, now))
+        {
             Insert::New
-        } else if self.overflow.claim(USED, now) {
+        } else if key & CALL != 0 {
+            Insert::Full
+        } else if self.overflow.claim(USED, now, now) {
             Insert::Overflow
         } else {
             self.overflow.seen.store(now);
@@ -113,38 +232,96 @@ impl<W: Word> Flows<W> {
         }
     }
 
-    /// Takes a flow out; returns how many slots it had (two after two requests at once), and hands out
-    /// since when each was in flight.
-    pub fn remove(&self, hash: u32, mut since: impl FnMut(u64)) -> u64 {
-        let key = u64::from(hash) | USED;
-        let mut removed = 0;
-        for slot in self.set(hash).iter().filter(|s| s.key.load() == key) {
-            if let Some(start) = slot.free(key) {
+    /// A segment of an answer to a peer; with `more` there is more behind it. None if the flow is not in
+    /// flight. Hands out since when it was, with its first answer.
+    pub fn answer(
+        &self,
+        hash: u32,
+        more: bool,
+        now: u64,
+        mut since: impl FnMut(u64),
+    ) -> Option<Answered> {
+        let mut answered = None;
+        for (slot, key) in self.of(hash, Asker::Peer) {
+            let Answered { ended, held } = answered.get_or_insert_default();
+            let start = slot.since.load();
+            let first = key & ANSWERING == 0;
+            let left = open(key).saturating_sub(u64::from(!more));
+            if !more && left == 0 {
+                if slot.change(key, EMPTY) {
+                    *ended += 1;
+                    if first {
+                        since(start);
+                    }
+                }
+                continue;
+            }
+            slot.seen.store(now);
+            if !slot.change(key, key & ID | ANSWERING | left << OPEN_SHIFT) {
+                continue;
+            }
+            if first {
+                // Answers to come will take as long as this one, more or less.
+                let took = now.saturating_sub(start).saturating_mul(2).min(MAX_HOLD);
+                let hold = if more { MORE_HOLD } else { took };
+                slot.since.store(hold);
                 since(start);
-                removed += 1;
+                *held = Some(hold);
+            } else if more && start < MORE_HOLD {
+                slot.since.store(MORE_HOLD);
+            }
+        }
+        answered
+    }
+
+    /// Puts a flow in whose answer goes on, though it seemed to be over.
+    pub fn hold(&self, hash: u32, hold: u64, now: u64) -> Insert {
+        self.put(hash, id(hash, Asker::Peer) | ANSWERING, hold, now)
+    }
+
+    /// Takes a flow out, whoever asks; returns what it had.
+    pub fn remove(&self, hash: u32) -> Removed {
+        let mut removed = self.remove_of(hash, Asker::Peer);
+        removed.calls = self.remove_of(hash, Asker::Vm).calls;
+        removed
+    }
+
+    /// Takes a flow out; returns what it had.
+    pub fn remove_of(&self, hash: u32, asker: Asker) -> Removed {
+        let mut removed = Removed::default();
+        for (slot, mut key) in self.of(hash, asker) {
+            while key & ID == id(hash, asker) {
+                if slot.change(key, EMPTY) {
+                    removed.add(key);
+                    break;
+                }
+                key = slot.key.load();
             }
         }
         removed
     }
 
-    /// Takes out every flow whose last request is `timeout` or more ago; returns how many, and when the
-    /// next one is due.
-    pub fn expire(&self, now: u64, timeout: u64) -> (u64, Option<u64>) {
-        let mut removed = 0;
-        let mut next: Option<u64> = None;
+    /// Takes out every flow whose time is over.
+    pub fn expire(&self, now: u64, timeout: u64) -> Expired {
+        let mut expired = Expired::default();
         for slot in self.slots.iter().chain([&self.overflow]) {
             let key = slot.key.load();
             if key & USED == 0 {
                 continue;
             }
-            let due = slot.seen.load().saturating_add(timeout);
+            let due = slot.due(key, timeout);
             if due > now {
-                next = Some(next.map_or(due, |next| next.min(due)));
-            } else if slot.free(key).is_some() {
-                removed += 1;
+                expired.due = Some(expired.due.map_or(due, |next| next.min(due)));
+            } else if !slot.change(key, EMPTY) {
+                // It has changed just now.
+                expired.due = Some(now);
+            } else if key & ANSWERING != 0 {
+                expired.answered += 1;
+            } else {
+                expired.lost.add(key);
             }
         }
-        (removed, next)
+        expired
     }
 }
 

@@ -1,25 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The state machine of one VM: the state word, the flows it counts, and the time of the last event.
+//! The state machine of one VM: the state word, the flows it counts, and what else it goes by.
 
 use super::{
-    flows::{Flows, Insert},
+    flows::{Asker, Flows, Insert, Removed, MAX_HOLD, MORE_HOLD},
+    idle::Idle,
     state::{self, Change, Event, State},
     Word,
 };
 
-/// The times that a VM is configured with.
+/// How often a VM is looked at that is awake, in case it has become idle.
+const LOOK: u64 = 4_000_000;
+
+/// What a VM is configured with. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
-    /// How long it stays awake after its last answer.
+pub struct Settings {
+    /// How long it stays awake after whatever has woken it, or its last answer.
     pub linger: u64,
     /// After this time a request counts as lost.
     pub request_timeout: u64,
     /// After this time asleep it is awake for `linger`.
     pub max_sleep: u64,
+    /// For [`Cause::Quiet`].
+    pub quiet: u64,
+    /// For [`Cause::Spin`].
+    pub spin: u64,
+    /// How long it may stay sleepy after a timer of the guest.
+    pub timer_slack: u64,
+    /// What lets it sleep, one bit for each [`Cause`]. [`Cause::Response`] stands for all that come with flows.
+    pub sleep_on: u32,
 }
 
-/// Why nothing is in flight any more, and so why the VM falls asleep.
+impl Settings {
+    fn on(&self, cause: Cause) -> bool {
+        self.sleep_on >> cause as u32 & 1 == 1
+    }
+}
+
+/// Why a VM falls asleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The last flow was answered.
@@ -29,8 +47,24 @@ pub enum Cause {
     /// The last flow was lost.
     Timeout = 2,
     /// Nothing came after it was woken by something else than a request, or was added.
-    Quiet = 3,
+    Rest = 3,
+    /// Every vCPU has halted.
+    Idle = 4,
+    /// It burns CPU time without I/O.
+    Spin = 5,
+    /// There is no I/O at all.
+    Quiet = 6,
+    /// The guest says so.
+    Hint = 7,
+    /// A packet says so.
+    Rule = 8,
+    /// It waits for an answer itself.
+    Call = 9,
 }
+
+/// In place of a cause: as [`Cause::Rest`], and it was only stirred: it goes back to sleep whatever
+/// lets it sleep otherwise.
+const STIRRED: u64 = 15;
 
 impl Cause {
     fn from_word(word: u64) -> Self {
@@ -38,29 +72,32 @@ impl Cause {
             0 => Self::Response,
             1 => Self::Close,
             2 => Self::Timeout,
-            _ => Self::Quiet,
+            9 => Self::Call,
+            _ => Self::Rest,
         }
     }
 }
 
-/// What a request did.
+/// Why the timer woke a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Its effect on the state, if it had one: a flow in flight already has none.
-    pub change: Option<Change>,
-    /// It found the flow table full.
-    pub overflow: bool,
-    /// The timer must fire at this time, or before.
-    pub timer: Option<u64>,
+pub enum Woke {
+    /// `max_sleep` was over.
+    Stir,
+    /// A timer of the guest fired, and `timer_slack` was over.
+    Timer,
+    /// A call of its own was lost.
+    Answer,
 }
 
-/// What the end of a flow did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// How many flows it ended.
-    pub flows: u64,
-    /// Its effect on the state, if it ended one.
+/// What a packet did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packet {
+    /// Its effect on the state, if it had one.
     pub change: Option<Change>,
+    /// How many flows it ended.
+    pub ended: Removed,
+    /// It found the flow table full.
+    pub overflow: bool,
     /// The timer must fire at this time, or before.
     pub timer: Option<u64>,
 }
@@ -68,28 +105,50 @@ pub struct End {
 /// What the timer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
-    /// How many flows were given up as lost.
+    /// How many requests were given up as lost.
     pub lost: u64,
-    /// The effect of that on the state.
-    pub expiry: Option<Change>,
-    /// What happened then: it fell asleep or was stirred, or nothing.
-    pub change: Change,
+    /// The effects on the state, one after the other.
+    pub changes: [Option<Change>; 4],
     /// Why it fell asleep, if it did.
-    pub cause: Cause,
+    pub slept: Option<Cause>,
+    /// Why it woke up, if it did.
+    pub woke: Option<Woke>,
     /// When the timer must fire next.
     pub next: u64,
 }
 
+/// What the timer's caller knows of the VM's threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    /// How many there are.
+    pub vcpus: u64,
+    /// On-CPU time of all of them so far.
+    pub oncpu: u64,
+}
+
 /// One VM.
 ///
-/// Every method may be called from any context, any number of them at once.
+/// Every method may be called from any context, any number of them at once; but [`tick`](Self::tick) by one at a time.
 pub struct Machine<W> {
     state: W,
     flows: Flows<W>,
     /// Time of the last packet that a rule matched, or of the last transition.
     last: W,
-    /// A [`Cause`].
+    /// When it fell asleep.
+    slept: W,
+    /// A [`Cause`], or [`STIRRED`].
     cause: W,
+    /// Hash of the flow that was answered last.
+    answered: W,
+    /// How long a guest's timer may wait; 0 if none has fired.
+    timer: W,
+    /// Time of the last I/O of any kind.
+    io: W,
+    /// That time, when the timer last looked, and the on-CPU time then. Written by `tick` alone.
+    io_seen: W,
+    oncpu_seen: W,
+    /// Which vCPUs have halted.
+    pub idle: Idle<W>,
 }
 
 impl<W: Word> Machine<W> {
@@ -99,7 +158,14 @@ impl<W: Word> Machine<W> {
             state: W::new(State::new(now).word()),
             flows: Flows::new(),
             last: W::new(now),
-            cause: W::new(Cause::Quiet as u64),
+            slept: W::new(now),
+            cause: W::new(Cause::Rest as u64),
+            answered: W::new(u64::MAX),
+            timer: W::new(0),
+            io: W::new(now),
+            io_seen: W::new(0),
+            oncpu_seen: W::new(0),
+            idle: Idle::new(now),
         }
     }
 
@@ -108,125 +174,343 @@ impl<W: Word> Machine<W> {
         state::load(&self.state)
     }
 
-    /// A request of the flow `hash` was seen. On return the VM is awake.
-    pub fn request(&self, hash: u32, times: &Times, now: u64) -> Request {
+    /// A request to the VM was seen; `whole` unless it goes on in the next segment. On return the VM is
+    /// awake.
+    pub fn request(&self, hash: u32, whole: bool, settings: &Settings, now: u64) -> Packet {
         self.last.store(now);
-        if self.flows.refresh(hash, now) {
-            // The flow may have landed between the two looks, and the VM with it.
+        if self.flows.refresh(hash, Asker::Peer, whole, now) {
+            // The flow may have landed between the two looks, and the VM with it; or the VM sleeps since
+            // it waits for an answer itself.
             let change = self
                 .state()
                 .sleepy()
                 .then(|| state::update(&self.state, Event::Wake, now));
-            return Request {
+            return Packet {
                 change,
-                overflow: false,
-                timer: change.map(|_| now.saturating_add(times.linger)),
+                timer: change.map(|_| now.saturating_add(settings.linger)),
+                ..Packet::default()
             };
         }
         // The word first: it never counts fewer flows than the table has.
         let change = state::update(&self.state, Event::Request, now);
-        let insert = self.flows.insert(hash, now);
+        let insert = self.flows.insert(hash, Asker::Peer, whole, now);
         if insert == Insert::Full {
             // The overflow slot has been counted.
             state::update(&self.state, Event::Done(1), now);
         }
-        Request {
+        Packet {
             change: Some(change),
             overflow: insert != Insert::New,
             timer: change
                 .woke()
-                .then(|| now.saturating_add(times.request_timeout)),
+                .then(|| now.saturating_add(settings.request_timeout)),
+            ..Packet::default()
         }
     }
 
-    /// The flow `hash` was answered or closed. `since` is told when each flow that this ends came into
-    /// flight.
-    pub fn end(
+    /// The VM answers; with `more` there is more of the answer behind this segment. `since` is told when
+    /// each flow that this answers came into flight.
+    pub fn response(
         &self,
         hash: u32,
-        cause: Cause,
-        times: &Times,
+        more: bool,
+        settings: &Settings,
         now: u64,
         since: impl FnMut(u64),
-    ) -> End {
+    ) -> Packet {
+        let pause = now.saturating_sub(self.last.load());
         self.last.store(now);
-        let flows = self.flows.remove(hash, since);
-        if flows == 0 {
-            return End {
-                flows,
-                change: None,
-                timer: None,
+        let Some(answered) = self.flows.answer(hash, more, now, since) else {
+            return self.goes_on(hash, pause, settings, now);
+        };
+        if answered.ended == 0 {
+            return Packet {
+                timer: answered.held.map(|hold| now.saturating_add(hold)),
+                ..Packet::default()
             };
         }
-        let change = state::update(&self.state, Event::Done(flows), now);
-        if change.landed() {
+        self.answered.store(u64::from(hash));
+        let ended = Removed {
+            requests: answered.ended,
+            calls: 0,
+        };
+        self.done(ended, Cause::Response, settings, now)
+    }
+
+    /// An answer without a request: the last one goes on, after a pause in which the VM may have fallen
+    /// asleep. It pauses again, perhaps, but hardly twice as long.
+    fn goes_on(&self, hash: u32, pause: u64, settings: &Settings, now: u64) -> Packet {
+        let same = self.answered.load() == u64::from(hash);
+        if !same || pause <= settings.linger || pause > MORE_HOLD {
+            return Packet::default();
+        }
+        let hold = pause.saturating_mul(2).min(MAX_HOLD);
+        let change = state::update(&self.state, Event::Request, now);
+        if self.flows.hold(hash, hold, now) != Insert::New {
+            state::update(&self.state, Event::Done(1), now);
+        }
+        Packet {
+            change: Some(change),
+            timer: Some(now.saturating_add(hold)),
+            ..Packet::default()
+        }
+    }
+
+    /// The VM asks somebody else.
+    pub fn call(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
+        self.last.store(now);
+        if self.flows.refresh(hash, Asker::Vm, true, now) {
+            return Packet::default();
+        }
+        let change = state::update(&self.state, Event::Call, now);
+        let overflow = self.flows.insert(hash, Asker::Vm, true, now) != Insert::New;
+        if overflow {
+            state::update(&self.state, Event::Answered(1), now);
+        } else if change.after.may_sleep() {
+            self.cause.store(Cause::Call as u64);
+        }
+        Packet {
+            change: Some(change),
+            overflow,
+            timer: change
+                .released()
+                .then(|| now.saturating_add(settings.linger)),
+            ..Packet::default()
+        }
+    }
+
+    /// Somebody answers the VM. On return it is awake.
+    pub fn answer(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
+        self.last.store(now);
+        let ended = self.flows.remove_of(hash, Asker::Vm);
+        if ended.none() {
+            // The answer goes on.
+            return Packet {
+                change: Some(state::update(&self.state, Event::Wake, now)),
+                timer: Some(now.saturating_add(settings.linger)),
+                ..Packet::default()
+            };
+        }
+        self.done(ended, Cause::Response, settings, now)
+    }
+
+    /// The flow was closed, in whatever direction.
+    pub fn close(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
+        self.last.store(now);
+        self.done(self.flows.remove(hash), Cause::Close, settings, now)
+    }
+
+    fn done(&self, ended: Removed, cause: Cause, settings: &Settings, now: u64) -> Packet {
+        if ended.none() {
+            return Packet::default();
+        }
+        let mut change = None;
+        if ended.requests > 0 {
+            change = Some(state::update(&self.state, Event::Done(ended.requests), now));
+        }
+        if ended.calls > 0 {
+            let next = state::update(&self.state, Event::Answered(ended.calls), now);
+            change = Some(change.map_or(next, |first: Change| first.then(&next)));
+        }
+        let after = change.map(|change| change.after);
+        let lands = after.is_some_and(State::may_sleep);
+        if lands {
             self.cause.store(cause as u64);
         }
-        End {
-            flows,
-            change: Some(change),
-            timer: change.landed().then(|| now.saturating_add(times.linger)),
+        Packet {
+            change,
+            ended,
+            overflow: false,
+            timer: lands.then(|| now.saturating_add(settings.linger)),
         }
+    }
+
+    /// There was I/O of some kind.
+    pub fn io(&self, now: u64) {
+        // Often enough for the shortest time that it is compared with, and no more.
+        if now.saturating_sub(self.io.load()) > 250_000 {
+            self.io.store(now);
+        }
+    }
+
+    /// A timer of the guest fired while the VM was sleepy; returns when the timer must fire.
+    pub fn guest_timer(&self, settings: &Settings, now: u64) -> Option<u64> {
+        let due = now.saturating_add(settings.timer_slack).max(1);
+        self.timer.compare_exchange(0, due).ok().map(|()| due)
     }
 
     /// The timer fired, at any time: too early costs nothing but the call.
-    pub fn tick(&self, times: &Times, now: u64) -> Tick {
-        let (lost, due) = self.flows.expire(now, times.request_timeout);
-        let expiry = (lost > 0).then(|| state::update(&self.state, Event::Done(lost), now));
-        if expiry.is_some_and(|change| change.landed()) {
+    pub fn tick(&self, settings: &Settings, threads: &Threads, now: u64) -> Tick {
+        let expired = self.flows.expire(now, settings.request_timeout);
+        let (lost, calls) = (expired.lost.requests, expired.lost.calls);
+        let mut tick = Tick {
+            lost,
+            changes: [None; 4],
+            slept: None,
+            woke: None,
+            next: now,
+        };
+        let done = lost + expired.answered;
+        if done > 0 {
+            let change = state::update(&self.state, Event::Done(done), now);
+            if change.released() {
+                let cause = if lost > 0 {
+                    Cause::Timeout
+                } else {
+                    Cause::Response
+                };
+                self.last.store(now);
+                self.cause.store(cause as u64);
+            }
+            tick.changes[0] = Some(change);
+        }
+        if calls > 0 {
+            let change = state::update(&self.state, Event::Answered(calls), now);
             self.last.store(now);
             self.cause.store(Cause::Timeout as u64);
+            tick.woke = change.woke().then_some(Woke::Answer);
+            tick.changes[1] = Some(change);
         }
-        let state = self.state();
-        let quiet = now.saturating_sub(self.last.load());
-        let (event, next) = if state.sleepy() {
-            if quiet >= times.max_sleep {
-                self.last.store(now);
-                self.cause.store(Cause::Quiet as u64);
-                (Event::Wake, times.linger)
-            } else {
-                (Event::Touch, times.max_sleep - quiet)
-            }
-        } else if state.in_flight() > 0 {
-            let due = due.map_or(times.request_timeout, |due| due.saturating_sub(now));
-            (Event::Touch, due)
-        } else if state.held() {
-            (Event::Touch, times.max_sleep)
-        } else if quiet >= times.linger {
-            self.last.store(now);
-            (Event::Sleep, times.max_sleep)
+        let next = if self.state().sleepy() {
+            self.tick_sleepy(settings, threads, now, &mut tick)
         } else {
-            (Event::Touch, times.linger - quiet)
+            self.tick_awake(settings, threads, now, &mut tick)
         };
-        let change = state::update(&self.state, event, now);
-        // A request that came in between found the VM awake, and so left the timer alone.
-        let next = if event == Event::Sleep && !change.after.sleepy() {
-            times.linger
-        } else {
-            next
-        };
-        Tick {
-            lost,
-            expiry,
-            change,
-            cause: Cause::from_word(self.cause.load()),
-            next: now.saturating_add(next.max(1)),
-        }
+        let next = now.saturating_add(next);
+        tick.next = expired.due.unwrap_or(next).min(next).max(now + 1);
+        tick
     }
 
-    /// After the timer was set to `next`: whether the last flow landed meanwhile, on another CPU, so that
-    /// the timer must fire earlier than that.
-    pub fn sooner(&self, times: &Times, now: u64, next: u64) -> Option<u64> {
+    /// Returns in what time the next tick is due.
+    fn tick_sleepy(
+        &self,
+        settings: &Settings,
+        threads: &Threads,
+        now: u64,
+        tick: &mut Tick,
+    ) -> u64 {
+        let due = self.timer.load();
+        let asleep = now.saturating_sub(self.slept.load());
+        let busy = self.idle.since(threads.vcpus).is_none();
+        if due != 0 && now >= due {
+            self.timer.store(0);
+        }
+        let (woke, cause) = if due != 0 && now >= due && busy {
+            (Woke::Timer, Cause::Rest as u64)
+        } else if asleep >= settings.max_sleep {
+            (Woke::Stir, STIRRED)
+        } else {
+            tick.changes[2] = Some(state::update(&self.state, Event::Touch, now));
+            let left = settings.max_sleep - asleep;
+            return if due > now { left.min(due - now) } else { left };
+        };
+        self.last.store(now);
+        self.cause.store(cause);
+        let change = state::update(&self.state, Event::Wake, now);
+        tick.woke = change.woke().then_some(woke);
+        tick.changes[2] = Some(change);
+        settings.linger
+    }
+
+    fn tick_awake(&self, settings: &Settings, threads: &Threads, now: u64, tick: &mut Tick) -> u64 {
+        let last = self.last.load();
+        let (cause, next) = if self.state().may_sleep() {
+            self.reason(settings, threads, last, now)
+        } else {
+            (None, settings.max_sleep)
+        };
+        let Some(cause) = cause else {
+            tick.changes[2] = Some(state::update(&self.state, Event::Touch, now));
+            return next;
+        };
+        self.slept.store(now);
+        self.timer.store(0);
+        let change = state::update(&self.state, Event::Sleep, now);
+        tick.changes[2] = Some(change);
+        if !change.fell_asleep() {
+            // A request came in between, found the VM awake, and so left the timer alone.
+            return settings.linger;
+        }
+        if self.last.load() != last {
+            // So did something else that would have woken it.
+            tick.changes[3] = Some(state::update(&self.state, Event::Wake, now));
+            return settings.linger;
+        }
+        tick.slept = Some(cause);
+        settings.max_sleep
+    }
+
+    /// Why a VM that may sleep shall, if so; otherwise in what time to look again.
+    fn reason(
+        &self,
+        settings: &Settings,
+        threads: &Threads,
+        last: u64,
+        now: u64,
+    ) -> (Option<Cause>, u64) {
+        let mut next = settings.max_sleep;
+        let cause = self.cause.load();
+        if settings.on(Cause::Response) || cause == STIRRED {
+            let quiet = now.saturating_sub(last);
+            if quiet >= settings.linger {
+                return (Some(Cause::from_word(cause)), 0);
+            }
+            next = next.min(settings.linger - quiet);
+        }
+        if settings.on(Cause::Idle) {
+            if let Some(since) = self.idle.since(threads.vcpus) {
+                let idle = now.saturating_sub(since.max(last));
+                if idle >= settings.linger {
+                    return (Some(Cause::Idle), 0);
+                }
+                next = next.min(settings.linger - idle);
+            }
+            next = next.min(LOOK);
+        }
+        let io = self.io.load();
+        if settings.on(Cause::Quiet) {
+            let quiet = now.saturating_sub(io.max(last));
+            if quiet >= settings.quiet {
+                return (Some(Cause::Quiet), 0);
+            }
+            next = next.min(settings.quiet - quiet);
+        }
+        if settings.on(Cause::Spin) {
+            let io = io.max(last);
+            if io != self.io_seen.load() {
+                self.io_seen.store(io);
+                self.oncpu_seen.store(threads.oncpu);
+            }
+            let burnt = threads.oncpu.saturating_sub(self.oncpu_seen.load());
+            if burnt >= settings.spin {
+                return (Some(Cause::Spin), 0);
+            }
+            next = next.min((settings.spin - burnt).max(LOOK));
+        }
+        (None, next)
+    }
+
+    /// After the timer was set to `next`: whether the VM came to have nothing to do meanwhile, on another CPU, so
+    /// that the timer must fire earlier than that.
+    pub fn sooner(&self, settings: &Settings, now: u64, next: u64) -> Option<u64> {
         let state = self.state();
-        let due = now.saturating_add(times.linger);
-        (!state.sleepy() && !state.held() && state.in_flight() == 0 && due < next).then_some(due)
+        let due = now.saturating_add(settings.linger);
+        let waits = settings.on(Cause::Response) || self.cause.load() == STIRRED;
+        (!state.sleepy() && state.may_sleep() && waits && due < next).then_some(due)
+    }
+
+    /// Something that lets the VM sleep at once.
+    pub fn doze(&self, now: u64) -> Change {
+        self.slept.store(now);
+        self.timer.store(0);
+        state::update(&self.state, Event::Sleep, now)
     }
 
     /// Something else than a packet happened.
     pub fn update(&self, event: Event, now: u64) -> Change {
         if matches!(event, Event::Wake | Event::Hold) {
             self.last.store(now);
-            self.cause.store(Cause::Quiet as u64);
+            self.cause.store(Cause::Rest as u64);
         }
         state::update(&self.state, event, now)
     }

@@ -13,6 +13,7 @@
 
 pub mod flows;
 pub mod histogram;
+pub mod idle;
 pub mod machine;
 pub mod state;
 

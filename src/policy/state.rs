@@ -5,18 +5,19 @@
 use super::Word;
 
 /// Unit of the time in a [`State`], as a power of two of nanoseconds.
-const TICK_SHIFT: u32 = 5;
+const TICK_SHIFT: u32 = 8;
 
 const SLEEPY: u64 = 1 << 0;
 const HELD: u64 = 1 << 1;
-const IN_FLIGHT: Field = Field { shift: 2, bits: 9 };
+const IN_FLIGHT: Field = Field { shift: 2, bits: 8 };
+const CALLS: Field = Field { shift: 10, bits: 7 };
 const ON_CPU: Field = Field {
-    shift: 11,
+    shift: 17,
     bits: 12,
 };
 const TIME: Field = Field {
-    shift: 23,
-    bits: 41,
+    shift: 29,
+    bits: 35,
 };
 
 /// A run of bits in the word.
@@ -53,13 +54,17 @@ pub enum Phase {
 /// What happens to a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A flow comes into flight.
+    /// A request to the VM comes into flight.
     Request,
-    /// So many flows are no longer in flight.
+    /// So many requests to the VM are no longer in flight.
     Done(u64),
+    /// A request of the VM itself comes into flight.
+    Call,
+    /// So many requests of the VM itself are no longer in flight: it has something to do.
+    Answered(u64),
     /// Something else wakes it.
     Wake,
-    /// It may sleep; without effect while a flow is in flight or the VM is held awake.
+    /// It may sleep; without effect while it has something to do or is held awake.
     Sleep,
     /// It is awake from now on, whatever comes.
     Hold,
@@ -75,7 +80,7 @@ pub enum Event {
 ///
 /// # Invariants
 ///
-/// A word that is sleepy has nothing in flight and is not held.
+/// A word that is sleepy [may sleep](State::may_sleep).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(u64);
 
@@ -101,9 +106,21 @@ impl State {
         self.0 & HELD != 0
     }
 
-    /// Number of flows in flight.
+    /// Number of requests to the VM in flight.
     pub fn in_flight(self) -> u64 {
         IN_FLIGHT.get(self.0)
+    }
+
+    /// Number of requests of the VM itself in flight.
+    pub fn calls(self) -> u64 {
+        CALLS.get(self.0)
+    }
+
+    /// Whether it has nothing to do: no request in flight, or a single one, for which it waits for somebody
+    /// else. Of several requests, which one waits cannot be known.
+    pub fn may_sleep(self) -> bool {
+        let waits = self.calls() > 0 && self.in_flight() == 1;
+        !self.held() && (self.in_flight() == 0 || waits)
     }
 
     /// Number of vCPUs on a CPU.
@@ -125,7 +142,7 @@ impl State {
     /// The state after `event` at the time `now`, and the nanoseconds since the last change.
     ///
     /// A clock that seems to go back (another CPU was faster to read it) counts as standing still. Time
-    /// between changes must be below 2^45 ns, some 9 hours.
+    /// between changes must be below 2^42 ns, some 73 minutes.
     pub fn apply(self, event: Event, now: u64) -> (Self, u64) {
         let tick = now >> TICK_SHIFT;
         let mut elapsed = tick.wrapping_sub(TIME.get(self.0)) & TIME.max();
@@ -135,21 +152,22 @@ impl State {
         } else {
             word = TIME.set(word, tick);
         }
-        // INVARIANT: `Request`, `Wake` and `Hold` clear SLEEPY; only `Sleep` sets it, after its check.
+        let more = |field: &Field, value: u64| (value + 1).min(field.max());
+        // A full counter stays full: that is more flows than the table can hold.
         word = match event {
-            Event::Request => {
-                // A full counter stays full: that is more flows than the table can hold.
-                let flows = (self.in_flight() + 1).min(IN_FLIGHT.max());
-                IN_FLIGHT.set(word, flows) & !SLEEPY
-            }
+            Event::Request => IN_FLIGHT.set(word, more(&IN_FLIGHT, self.in_flight())) & !SLEEPY,
             Event::Done(flows) => IN_FLIGHT.set(word, self.in_flight().saturating_sub(flows)),
+            Event::Call => CALLS.set(word, more(&CALLS, self.calls())),
+            Event::Answered(flows) => CALLS.set(word, self.calls().saturating_sub(flows)) & !SLEEPY,
             Event::Wake => word & !SLEEPY,
-            Event::Sleep if self.in_flight() == 0 && !self.held() => word | SLEEPY,
+            Event::Sleep if self.may_sleep() => word | SLEEPY,
             Event::Hold => (word | HELD) & !SLEEPY,
-            Event::RunIn => ON_CPU.set(word, (self.on_cpu() + 1).min(ON_CPU.max())),
+            Event::RunIn => ON_CPU.set(word, more(&ON_CPU, self.on_cpu())),
             Event::RunOut => ON_CPU.set(word, self.on_cpu().saturating_sub(1)),
             Event::Sleep | Event::Touch => word,
         };
+        // INVARIANT: Only `Sleep` sets SLEEPY, after its check; what comes after it and lets the VM sleep no
+        // longer, `Request`, `Answered` and `Hold`, clears it.
         (Self(word), elapsed << TICK_SHIFT)
     }
 }
@@ -166,6 +184,15 @@ pub struct Change {
 }
 
 impl Change {
+    /// This change and the one right after it as one.
+    pub fn then(&self, next: &Self) -> Self {
+        Self {
+            before: self.before,
+            after: next.after,
+            elapsed: self.elapsed,
+        }
+    }
+
     /// The VM was sleepy and is awake now.
     pub fn woke(&self) -> bool {
         self.before.sleepy() && !self.after.sleepy()
@@ -176,9 +203,9 @@ impl Change {
         !self.before.sleepy() && self.after.sleepy()
     }
 
-    /// The last flow has left the flight.
-    pub fn landed(&self) -> bool {
-        self.before.in_flight() > 0 && self.after.in_flight() == 0
+    /// It may sleep now, and might not before.
+    pub fn released(&self) -> bool {
+        !self.before.may_sleep() && self.after.may_sleep()
     }
 }
 

@@ -2,5 +2,6 @@
 
 //! Where events enter.
 
+pub(crate) mod exit;
 pub(crate) mod packet;
 pub(crate) mod vcpu;

@@ -4,7 +4,6 @@
 
 use crate::{
     engine::Engine,
-    policy::machine::Cause,
     rust::{
         bpf::Filter,
         netfilter::{Direction, PacketHook},
@@ -17,7 +16,7 @@ use crate::{
 use kernel::{
     prelude::*,
     sync::{rcu, Arc},
-    uaccess::UserPtr,
+    uaccess::{UserPtr, UserSlice},
 };
 
 /// What a packet means.
@@ -27,41 +26,110 @@ enum Class {
     Response,
     Close,
     Ignore,
+    Wake,
+    Sleep,
+}
+
+impl Class {
+    fn new(number: u32) -> Option<Self> {
+        Some(match number {
+            uapi::CLASS_REQUEST => Self::Request,
+            uapi::CLASS_RESPONSE => Self::Response,
+            uapi::CLASS_CLOSE => Self::Close,
+            uapi::CLASS_IGNORE => Self::Ignore,
+            uapi::CLASS_WAKE => Self::Wake,
+            uapi::CLASS_SLEEP => Self::Sleep,
+            _ => return None,
+        })
+    }
 }
 
 /// One rule.
 struct Rule {
-    class: Class,
+    /// None if the program says.
+    class: Option<Class>,
     /// [`uapi::TO_VM`], [`uapi::FROM_VM`] or both.
     direction: u32,
     filter: Filter,
+    class_number: u32,
+    tag: u32,
+    text: KVec<u8>,
 }
 
 impl Rule {
     fn from_user(rule: &uapi::Rule) -> Result<Self> {
-        let class = match rule.class {
-            uapi::CLASS_REQUEST => Class::Request,
-            uapi::CLASS_RESPONSE => Class::Response,
-            uapi::CLASS_CLOSE => Class::Close,
-            uapi::CLASS_IGNORE => Class::Ignore,
-            _ => return Err(EINVAL),
-        };
+        let program = rule.class == uapi::CLASS_PROGRAM;
+        let class = Class::new(rule.class);
         let direction = rule.direction;
-        if rule.reserved != 0 || direction == 0 || direction & !(uapi::TO_VM | uapi::FROM_VM) != 0 {
+        if (class.is_none() && !program)
+            || direction == 0
+            || direction & !(uapi::TO_VM | uapi::FROM_VM) != 0
+        {
             return Err(EINVAL);
         }
-        let len = u16::try_from(rule.len).map_err(|_| EINVAL)?;
-        // The kernel takes an empty pointer for an empty program.
-        if rule.insns == 0 && len != 0 {
-            return Err(EFAULT);
+        let filter = if program {
+            if rule.insns != 0 || rule.len != 0 {
+                return Err(EINVAL);
+            }
+            Filter::from_fd(rule.prog_fd)?
+        } else {
+            let len = u16::try_from(rule.len).map_err(|_| EINVAL)?;
+            if rule.prog_fd != 0 {
+                return Err(EINVAL);
+            }
+            // The kernel takes an empty pointer for an empty program.
+            if rule.insns == 0 && len != 0 {
+                return Err(EFAULT);
+            }
+            Filter::from_user(address(rule.insns)?, len)?
+        };
+        if rule.text_len > uapi::MAX_TEXT {
+            return Err(E2BIG);
         }
-        let insns = UserPtr::from_addr(usize::try_from(rule.insns).map_err(|_| EFAULT)?);
+        let mut text = KVec::new();
+        UserSlice::new(address(rule.text)?, rule.text_len as usize)
+            .read_all(&mut text, GFP_KERNEL)?;
         Ok(Self {
             class,
             direction,
-            filter: Filter::from_user(insns, len)?,
+            filter,
+            class_number: rule.class,
+            tag: rule.tag,
+            text,
         })
     }
+
+    /// What the packet means, if this rule knows it.
+    fn classify(&self, packet: &Packet, direction: u32) -> Option<Class> {
+        if self.direction & direction == 0 {
+            return None;
+        }
+        let verdict = self.filter.run(packet);
+        match self.class {
+            Some(class) => (verdict != 0).then_some(class),
+            None => Class::new(verdict.checked_sub(1)?),
+        }
+    }
+
+    fn describe(&self) -> uapi::VmRule {
+        let mut text = [0; uapi::MAX_TEXT as usize];
+        text[..self.text.len()].copy_from_slice(&self.text);
+        uapi::VmRule {
+            class: self.class_number,
+            direction: self.direction,
+            tag: self.tag,
+            prog_id: self.filter.id(),
+            text_len: self.text.len() as u32,
+            reserved: 0,
+            text,
+        }
+    }
+}
+
+fn address(user: u64) -> Result<UserPtr> {
+    Ok(UserPtr::from_addr(
+        usize::try_from(user).map_err(|_| EFAULT)?,
+    ))
 }
 
 /// A VM's rules, in order.
@@ -85,12 +153,16 @@ impl Rules {
         self.0.len()
     }
 
+    /// Rule number `index`, as it is told to the user.
+    pub(crate) fn describe(&self, index: usize) -> Option<uapi::VmRule> {
+        self.0.get(index).map(Rule::describe)
+    }
+
     /// What the first rule that matches says.
     fn classify(&self, packet: &Packet, direction: u32) -> Option<Class> {
         self.0
             .iter()
-            .find(|rule| rule.direction & direction != 0 && rule.filter.accepts(packet))
-            .map(|rule| rule.class)
+            .find_map(|rule| rule.classify(packet, direction))
     }
 }
 
@@ -104,19 +176,27 @@ pub(crate) struct LinkHook {
 
 impl PacketHook for LinkHook {
     fn packet(&self, packet: &Packet, direction: Direction) {
-        let direction = match direction {
-            Direction::Egress => uapi::TO_VM,
-            Direction::Ingress => uapi::FROM_VM,
-        };
-        let class = self
-            .rules
-            .read(&rcu::read_lock())
-            .classify(packet, direction);
-        match class {
-            Some(Class::Request) => Engine::request(&self.engine, packet.flow_hash()),
-            Some(Class::Response) => Engine::end(&self.engine, packet.flow_hash(), Cause::Response),
-            Some(Class::Close) => Engine::end(&self.engine, packet.flow_hash(), Cause::Close),
-            Some(Class::Ignore) | None => {}
+        let engine = &self.engine;
+        let to_vm = direction == Direction::Egress;
+        let bit = if to_vm { uapi::TO_VM } else { uapi::FROM_VM };
+        let class = self.rules.read(&rcu::read_lock()).classify(packet, bit);
+        if class == Some(Class::Ignore) {
+            return;
+        }
+        Engine::packet(engine, to_vm, class.is_some());
+        match (class, to_vm) {
+            (Some(Class::Request), true) => {
+                Engine::request(engine, packet.flow_hash(), packet.ending().pushed)
+            }
+            (Some(Class::Request), false) => Engine::call(engine, packet.flow_hash()),
+            (Some(Class::Response), true) => Engine::answer(engine, packet.flow_hash()),
+            (Some(Class::Response), false) => {
+                Engine::response(engine, packet.flow_hash(), packet.ending().more)
+            }
+            (Some(Class::Close), _) => Engine::closed(engine, packet.flow_hash()),
+            (Some(Class::Wake), _) => Engine::wake(engine, uapi::WAKE_RULE),
+            (Some(Class::Sleep), _) => Engine::doze(engine, uapi::SLEEP_RULE),
+            (Some(Class::Ignore) | None, _) => {}
         }
     }
 }

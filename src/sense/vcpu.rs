@@ -23,7 +23,8 @@ use kernel::{
 
 /// What is known of one vCPU's thread. Written by that thread alone.
 pub(crate) struct Vcpu {
-    engine: Arc<Timed<Engine>>,
+    /// The VM.
+    pub(super) engine: Arc<Timed<Engine>>,
     /// The vCPU.
     pub(crate) id: VcpuId,
     /// Its number.
@@ -41,6 +42,10 @@ pub(crate) struct Vcpu {
     /// How often it gave up its turn to a VM that is awake.
     pub(crate) yielded: Counter,
     turn: Arc<Turn>,
+    /// It has been on a CPU since it is watched.
+    watched: Atomic<bool>,
+    /// It has left its CPU because the guest had halted, and has not had one since.
+    idle: Atomic<bool>,
     /// It gives this turn up.
     giving: Atomic<bool>,
     /// It has given the last one up.
@@ -61,6 +66,8 @@ impl Vcpu {
             blocked: Counter::new(),
             yielded: Counter::new(),
             turn: Turn::new()?,
+            watched: Atomic::new(false),
+            idle: Atomic::new(false),
             giving: Atomic::new(false),
             gave: Atomic::new(false),
         })
@@ -105,6 +112,14 @@ impl Observer for Vcpu {
     fn sched_in(&self, cpu: CpuId) {
         let now = now();
         self.since.store(now.max(1), Relaxed);
+        if !self.watched.load(Relaxed) {
+            self.watched.store(true, Relaxed);
+            self.engine.watched();
+        }
+        if self.idle.load(Relaxed) {
+            self.idle.store(false, Relaxed);
+            self.engine.unhalted(now);
+        }
         self.engine.run_in(now);
         if self.engine.lowered() {
             self.give_way(cpu, now);
@@ -125,9 +140,16 @@ impl Observer for Vcpu {
         self.end_turn();
         match leave {
             Leave::Preempted => self.preempted.add(1),
-            Leave::Blocked if kvm::current_is_halted(self.id) => self.halted.add(1),
+            Leave::Blocked if kvm::current_is_halted(self.id) => {
+                self.halted.add(1);
+                self.idle.store(true, Relaxed);
+                self.engine.halted(now);
+            }
             Leave::Blocked => self.blocked.add(1),
-            Leave::Dead | Leave::Unwatched => {}
+            Leave::Dead | Leave::Unwatched => {
+                self.watched.store(false, Relaxed);
+                self.engine.unwatched();
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ def test_header_has_the_same_layout():
     """Every structure of the C header has the fields that are expected here, in this order."""
     names = {"Policy": "policy", "Rule": "rule", "Link": "link", "Info": "info", "VmAdd": "vm_add",
              "VmRemove": "vm_remove", "VmSet": "vm_set", "VmGet": "vm_get", "Vcpu": "vcpu",
-             "VmLink": "vm_link", "VmArray": "vm_array", "VmStats": "vm_stats", "VmSetRules": "vm_set_rules"}
+             "VmLink": "vm_link", "VmArray": "vm_array", "VmStats": "vm_stats", "VmRule": "vm_rule"}
     text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
     for struct in abi.SIZES:
         body = re.search(rf"struct sleepy_{names[struct.__name__]} \{{(.*?)\}}", text, re.DOTALL)
@@ -46,7 +46,8 @@ def test_info(device):
         abi.VERSION, abi.MAX_VMS, abi.MAX_LINKS, abi.MAX_RULES, abi.MAX_INSNS)
     assert info.vms == 0
     assert info.levers == 1 << abi.OBSERVE | 1 << abi.NICE
-    assert info.features == 0 and list(info.reserved) == [0] * 4
+    assert info.sleep_on == abi.sleep_on(*abi.SLEEP_EVENTS) and info.wake_on == abi.wake_on(*abi.WAKE_EVENTS)
+    assert list(info.reserved) == [0] * 4
 
 
 @pytest.mark.parametrize("call", abi.CALLS)
@@ -111,9 +112,10 @@ def test_padding_must_be_zero(box, reserved):
     with abi.raises(errno.EINVAL):
         device.call(abi.VM_REMOVE, abi.VmRemove(id=scene.id, reserved=reserved))
     with abi.raises(errno.EINVAL):
-        device.call(abi.VM_SET, abi.VmSet(id=scene.id, reserved=reserved, policy=scene.policy))
-    with abi.raises(errno.EINVAL):
-        device.call(abi.VM_GET, abi.VmGet(id=scene.id, reserved=reserved))
+        device.call(abi.VM_SET, abi.VmSet(id=scene.id, flags=abi.SET_POLICY, reserved=reserved, policy=scene.policy))
+    for flags in 0, 4, 1 << 31:
+        with abi.raises(errno.EINVAL):
+            device.call(abi.VM_SET, abi.VmSet(id=scene.id, flags=flags, policy=scene.policy))
     with abi.raises(errno.EINVAL):
         device.call(abi.VM_STATS, abi.VmStats(id=scene.id, reserved=reserved))
     with abi.raises(errno.EINVAL):
@@ -125,9 +127,9 @@ def test_padding_must_be_zero(box, reserved):
 def test_no_such_vm(device):
     for vm in (0, 1, 0xFFFFFFFF):
         for cmd, arg in ((abi.VM_REMOVE, abi.VmRemove(id=vm)), (abi.VM_GET, abi.VmGet(id=vm)),
-                         (abi.VM_SET, abi.VmSet(id=vm, policy=abi.policy())),
+                         (abi.VM_SET, abi.VmSet(id=vm, flags=abi.SET_POLICY, policy=abi.policy())),
                          (abi.VM_STATS, abi.VmStats(id=vm)), (abi.VM_VCPUS, abi.VmArray(id=vm)),
-                         (abi.VM_LINKS, abi.VmArray(id=vm)), (abi.VM_SET_RULES, abi.VmSetRules(id=vm))):
+                         (abi.VM_LINKS, abi.VmArray(id=vm)), (abi.VM_RULES, abi.VmArray(id=vm))):
             with abi.raises(errno.ENOENT):
                 device.call(cmd, arg)
 

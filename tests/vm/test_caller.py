@@ -64,9 +64,9 @@ def test_descriptor_of_somebody_else(unchanged, who):
         OTHERS[who]()
         arguments = {
             "INFO": abi.Info(), "VM_ADD": add, "VM_REMOVE": abi.VmRemove(id=scene.id),
-            "VM_SET": abi.VmSet(id=scene.id, policy=abi.policy(linger=0)), "VM_GET": abi.VmGet(id=scene.id),
-            "VM_STATS": abi.VmStats(id=scene.id), "VM_VCPUS": abi.VmArray(id=scene.id),
-            "VM_LINKS": abi.VmArray(id=scene.id), "VM_SET_RULES": abi.VmSetRules(id=scene.id),
+            "VM_SET": abi.VmSet(id=scene.id, flags=abi.SET_POLICY, policy=abi.policy(linger=0)),
+            "VM_GET": abi.VmGet(id=scene.id), "VM_STATS": abi.VmStats(id=scene.id), "VM_VCPUS": abi.VmArray(id=scene.id),
+            "VM_LINKS": abi.VmArray(id=scene.id), "VM_RULES": abi.VmArray(id=scene.id),
         }
         found = {call: caller.outcome(lambda call=call: device.call(abi.CALLS[call][0], arguments[call]))
                  for call in abi.CALLS}

@@ -57,14 +57,15 @@ def test_bad_filter(box, here, what, index):
     refused(box, errno.EINVAL, index, (abi.REQUEST, abi.TO_VM, BAD_FILTERS[what]), link)
 
 
-@pytest.mark.parametrize("class_, direction", [(4, abi.TO_VM), (0xFFFFFFFF, abi.TO_VM), (abi.REQUEST, 0),
+@pytest.mark.parametrize("class_, direction", [(7, abi.TO_VM), (abi.PROGRAM, abi.TO_VM), (0xFFFFFFFF, abi.TO_VM), (abi.REQUEST, 0),
                                                (abi.REQUEST, 4), (abi.REQUEST, 7), (abi.REQUEST, 1 << 31)])
 def test_bad_class_or_direction(box, here, class_, direction):
     refused(box, errno.EINVAL, 1, (class_, direction, frames.EVERYTHING), (here, net.ifindex(box.tap)))
 
 
 @pytest.mark.parametrize("changes, code", [
-    ({"reserved": 1}, errno.EINVAL), ({"len": 0}, errno.EINVAL), ({"len": abi.MAX_INSNS + 1}, errno.EINVAL),
+    ({"prog_fd": 1}, errno.EINVAL), ({"text_len": abi.MAX_TEXT + 1}, errno.E2BIG), ({"text_len": 1}, errno.EFAULT),
+    ({"len": 0}, errno.EINVAL), ({"len": abi.MAX_INSNS + 1}, errno.EINVAL),
     ({"len": 0x10001}, errno.EINVAL), ({"len": 0xFFFFFFFF}, errno.EINVAL), ({"insns": 0}, errno.EFAULT),
     ({"insns": 0xFFFF_8000_0000_0000}, errno.EFAULT)], ids=str)
 def test_bad_rule_fields(box, changes, code):

@@ -23,13 +23,14 @@
  * ENODEV    the process has no KVM virtual machine (fault is SLEEPY_FAULT_HANDLE), or there is no
  *           such link (SLEEPY_FAULT_LINK)
  * ENOTUNIQ  the process has several virtual machines: pass vm_fd
- * EBADF     vm_fd is not an open descriptor, or not a KVM virtual machine's; or netns_fd is not
- *           open
+ * EBADF     vm_fd is not an open descriptor, or not a KVM virtual machine's; or netns_fd or prog_fd
+ *           is not open
  * EXDEV     vm_fd is a virtual machine of another process
  * EALREADY  this virtual machine was added before, under another name
  * EBUSY     the link belongs to another VM
- * EOPNOTSUPP the link has no Ethernet header
- * E2BIG     too many links or rules
+ * EOPNOTSUPP the link has no Ethernet header; or the policy wants an event that this kernel does
+ *           not show (SLEEPY_FAULT_POLICY, see sleepy_info.sleep_on)
+ * E2BIG     too many links or rules, or a rule's text is too long
  * ENOSPC    too many VMs
  * ENOMEM    out of memory
  */
@@ -60,10 +61,13 @@
 /* The most classic BPF instructions of one filter (the kernel's BPF_MAXINSNS). */
 #define SLEEPY_MAX_INSNS 4096
 
+/* The longest text of a rule, in bytes. */
+#define SLEEPY_MAX_TEXT 1024
+
 /* The longest time, in nanoseconds, for any field of sleepy_policy: one hour. */
 #define SLEEPY_MAX_TIME 3600000000000
 
-/* The shortest request_timeout and max_sleep, in nanoseconds: one millisecond. */
+/* The shortest request_timeout, max_sleep, quiet and spin, in nanoseconds: one millisecond. */
 #define SLEEPY_MIN_TIMEOUT 1000000
 
 /* Lever: measure everything, change nothing. */
@@ -75,17 +79,33 @@
 /* sleepy_policy.flags: while a request is in flight, the threads run at boost_nice. */
 #define SLEEPY_POLICY_BOOST (1 << 0)
 
-/* A packet that asks the VM for something: wakes it, and puts its flow in flight. */
+/*
+ * A packet that asks for something and puts its flow in flight. To the VM: wakes it. From the VM:
+ * it calls somebody else, and may sleep until the answer comes, whether it has one request in
+ * flight itself or none.
+ */
 #define SLEEPY_CLASS_REQUEST 0
 
-/* A packet that answers: takes its flow out of flight. */
+/* A packet that answers: takes its flow out of flight. To the VM: wakes it. */
 #define SLEEPY_CLASS_RESPONSE 1
 
 /* A packet that ends its flow (a reset, the last FIN): takes it out of flight, and is no answer. */
 #define SLEEPY_CLASS_CLOSE 2
 
-/* A packet that means nothing (a bare acknowledgement): later rules do not see it. */
+/* A packet that means nothing (a bare acknowledgement, noise): it neither wakes nor counts. */
 #define SLEEPY_CLASS_IGNORE 3
+
+/* A packet that wakes the VM, without a flow. */
+#define SLEEPY_CLASS_WAKE 4
+
+/* A packet after which the VM may sleep, unless something is in flight. */
+#define SLEEPY_CLASS_SLEEP 5
+
+/*
+ * The eBPF program says: it returns one of SLEEPY_CLASS_* above plus one, or 0 for a packet that it
+ * does not know.
+ */
+#define SLEEPY_CLASS_PROGRAM 6
 
 /* Direction of a rule: packets that the host sends to the VM. */
 #define SLEEPY_TO_VM (1 << 0)
@@ -117,6 +137,12 @@
 /* The rule with the index fault_index. */
 #define SLEEPY_FAULT_RULE 5
 
+/* sleepy_vm_set.flags: the policy. */
+#define SLEEPY_SET_POLICY (1 << 0)
+
+/* sleepy_vm_set.flags: the rules. */
+#define SLEEPY_SET_RULES (1 << 1)
+
 /* sleepy_vm_get.flags: the VM with the lowest id that is id or above, to list them all. */
 #define SLEEPY_GET_NEXT (1 << 0)
 
@@ -136,7 +162,7 @@
  */
 #define SLEEPY_VCPU_MOVED (1 << 3)
 
-/* Causes of a wake-up, indices of sleepy_vm_stats.wakes. */
+/* Causes of a wake-up, indices of sleepy_vm_stats.wakes: a request. */
 #define SLEEPY_WAKE_REQUEST 0
 
 /* max_sleep was over. */
@@ -145,23 +171,95 @@
 /* A link went away, or the policy was set. */
 #define SLEEPY_WAKE_ADMIN 2
 
-/* Number of causes that have a name. */
-#define SLEEPY_WAKE_CAUSES 3
+/* A packet to the VM that no rule ignores. */
+#define SLEEPY_WAKE_PACKET 3
 
-/* Causes of falling asleep, indices of sleepy_vm_stats.sleeps. */
+/* A packet of SLEEPY_CLASS_WAKE. */
+#define SLEEPY_WAKE_RULE 4
+
+/* A device's interrupt for the VM. */
+#define SLEEPY_WAKE_INTERRUPT 5
+
+/* A timer of the guest. */
+#define SLEEPY_WAKE_TIMER 6
+
+/* One vCPU interrupts another. */
+#define SLEEPY_WAKE_IPI 7
+
+/* An interrupt that another process than the VMM has raised: a doorbell, a back end of its own. */
+#define SLEEPY_WAKE_DOORBELL 8
+
+/* The guest asks for it, see SLEEPY_HINT_HYPERCALL. */
+#define SLEEPY_WAKE_HINT 9
+
+/* The answer to a call of the VM itself came, or the call was closed or lost. */
+#define SLEEPY_WAKE_ANSWER 10
+
+/* Number of causes that have a name. */
+#define SLEEPY_WAKE_CAUSES 11
+
+/* What sleepy_policy.wake_on may have. SLEEPY_WAKE_REQUEST stands for answers as well. */
+#define SLEEPY_WAKE_EVENTS (((((((1 << SLEEPY_WAKE_REQUEST) | (1 << SLEEPY_WAKE_PACKET)) | (1 << SLEEPY_WAKE_INTERRUPT)) | (1 << SLEEPY_WAKE_TIMER)) | (1 << SLEEPY_WAKE_IPI)) | (1 << SLEEPY_WAKE_DOORBELL)) | (1 << SLEEPY_WAKE_HINT))
+
+/*
+ * Causes of falling asleep, indices of sleepy_vm_stats.sleeps: nothing is in flight, and linger has
+ * gone by, after the last answer.
+ */
 #define SLEEPY_SLEEP_RESPONSE 0
 
-/* The last flow in flight was closed or reset. */
+/* As SLEEPY_SLEEP_RESPONSE, after the last flow in flight was closed or reset. */
 #define SLEEPY_SLEEP_CLOSE 1
 
-/* The last flow in flight was older than request_timeout. */
+/*
+ * As SLEEPY_SLEEP_RESPONSE, after the last flow in flight was given up: it was older than
+ * request_timeout.
+ */
 #define SLEEPY_SLEEP_TIMEOUT 2
 
-/* After a stir, or after it was added, nothing came. */
-#define SLEEPY_SLEEP_QUIET 3
+/* Nothing came within linger after it was woken by something else than a request, or was added. */
+#define SLEEPY_SLEEP_REST 3
+
+/* Every vCPU has halted. */
+#define SLEEPY_SLEEP_IDLE 4
+
+/* A vCPU burns CPU time without I/O. */
+#define SLEEPY_SLEEP_SPIN 5
+
+/* Neither a packet nor device I/O for quiet. */
+#define SLEEPY_SLEEP_QUIET 6
+
+/* The guest says so, see SLEEPY_HINT_HYPERCALL. */
+#define SLEEPY_SLEEP_HINT 7
+
+/* A packet of SLEEPY_CLASS_SLEEP. */
+#define SLEEPY_SLEEP_RULE 8
+
+/* The VM waits for the answer to a call of its own. */
+#define SLEEPY_SLEEP_CALL 9
 
 /* Number of causes that have a name. */
-#define SLEEPY_SLEEP_CAUSES 4
+#define SLEEPY_SLEEP_CAUSES 10
+
+/*
+ * What sleepy_policy.sleep_on may have. SLEEPY_SLEEP_RESPONSE stands for SLEEPY_SLEEP_CLOSE,
+ * SLEEPY_SLEEP_TIMEOUT, SLEEPY_SLEEP_REST and SLEEPY_SLEEP_CALL as well.
+ */
+#define SLEEPY_SLEEP_EVENTS (((((1 << SLEEPY_SLEEP_RESPONSE) | (1 << SLEEPY_SLEEP_IDLE)) | (1 << SLEEPY_SLEEP_SPIN)) | (1 << SLEEPY_SLEEP_QUIET)) | (1 << SLEEPY_SLEEP_HINT))
+
+/*
+ * Number of the hypercall by which a guest gives a hint (vmcall or vmmcall with this in eax, one of
+ * SLEEPY_HINT_* in ebx). KVM itself answers -KVM_ENOSYS: whether the hint was taken is not told.
+ */
+#define SLEEPY_HINT_HYPERCALL 1374588928
+
+/* The guest has nothing to do. */
+#define SLEEPY_HINT_SLEEP 0
+
+/* The guest has something to do. */
+#define SLEEPY_HINT_WAKE 1
+
+/* Hints of one VM that are taken per second; more are counted in sleepy_vm_stats.hints_refused. */
+#define SLEEPY_HINT_RATE 1000
 
 /*
  * Phase of a VM, index of sleepy_vm_stats.time and sleepy_vm_stats.oncpu: a request is in flight.
@@ -182,7 +280,10 @@
 
 /* How a VM sleeps and wakes. */
 struct sleepy_policy {
-	/* How long a VM stays awake after its last answer. */
+	/*
+	 * How long a VM stays awake after its last answer, and after whatever else has woken it;
+	 * and for how long it must have been idle for SLEEPY_SLEEP_IDLE.
+	 */
 	__aligned_u64 linger;
 	/* After this time a request counts as lost. At least SLEEPY_MIN_TIMEOUT. */
 	__aligned_u64 request_timeout;
@@ -191,6 +292,18 @@ struct sleepy_policy {
 	 * SLEEPY_MIN_TIMEOUT.
 	 */
 	__aligned_u64 max_sleep;
+	/*
+	 * For SLEEPY_SLEEP_QUIET: how long there is neither a packet nor device I/O. At least
+	 * SLEEPY_MIN_TIMEOUT.
+	 */
+	__aligned_u64 quiet;
+	/*
+	 * For SLEEPY_SLEEP_SPIN: how long a vCPU is on its CPU without I/O. At least
+	 * SLEEPY_MIN_TIMEOUT.
+	 */
+	__aligned_u64 spin;
+	/* For SLEEPY_WAKE_TIMER: how long after a guest's timer the VM may stay sleepy. */
+	__aligned_u64 timer_slack;
 	/* One of SLEEPY_LEVER_*. */
 	__u32 lever;
 	/* Nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own. */
@@ -202,6 +315,13 @@ struct sleepy_policy {
 	__s32 boost_nice;
 	/* SLEEPY_POLICY_* bits. */
 	__u32 flags;
+	/* What lets it sleep: bits of SLEEPY_SLEEP_EVENTS. */
+	__u32 sleep_on;
+	/*
+	 * What wakes it, besides rules of SLEEPY_CLASS_WAKE, max_sleep, and changes by the
+	 * administrator: bits of SLEEPY_WAKE_EVENTS.
+	 */
+	__u32 wake_on;
 };
 
 /*
@@ -213,15 +333,43 @@ struct sleepy_rule {
 	__u32 class_;
 	/* SLEEPY_TO_VM, SLEEPY_FROM_VM or both. */
 	__u32 direction;
-	/* Number of instructions, 1 to SLEEPY_MAX_INSNS. */
+	/* Number of instructions, 1 to SLEEPY_MAX_INSNS; 0 with SLEEPY_CLASS_PROGRAM. */
 	__u32 len;
-	/* Zero. */
-	__u32 reserved;
+	/* For the caller's own use, read back as it is. */
+	__u32 tag;
 	/*
 	 * Address of len classic BPF instructions (struct sock_filter), which see the packet from
-	 * its Ethernet header on, as a packet socket on the link would. Nonzero means: accept.
+	 * its Ethernet header on, as a packet socket on the link would. Nonzero means: accept. Zero
+	 * with SLEEPY_CLASS_PROGRAM.
 	 */
 	__aligned_u64 insns;
+	/* Address of text_len bytes for the caller's own use, read back as they are. */
+	__aligned_u64 text;
+	/* At most SLEEPY_MAX_TEXT. */
+	__u32 text_len;
+	/*
+	 * With SLEEPY_CLASS_PROGRAM: descriptor of an eBPF program of type
+	 * BPF_PROG_TYPE_SOCKET_FILTER. Zero without.
+	 */
+	__s32 prog_fd;
+};
+
+/* One rule, as SLEEPY_IOC_VM_RULES writes it. */
+struct sleepy_vm_rule {
+	/* See sleepy_rule.class. */
+	__u32 class_;
+	/* See sleepy_rule.direction. */
+	__u32 direction;
+	/* See sleepy_rule.tag. */
+	__u32 tag;
+	/* The eBPF program's id, 0 without. */
+	__u32 prog_id;
+	/* Length of text. */
+	__u32 text_len;
+	/* Zero. */
+	__u32 reserved;
+	/* See sleepy_rule.text; the rest is zero. */
+	__u8 text[SLEEPY_MAX_TEXT];
 };
 
 /* A link to add. */
@@ -248,8 +396,10 @@ struct sleepy_info {
 	__u32 vms;
 	/* One bit for each lever: 1 << SLEEPY_LEVER_*. */
 	__aligned_u64 levers;
-	/* Feature bits; none are defined yet. */
-	__aligned_u64 features;
+	/* The events of SLEEPY_SLEEP_EVENTS that this kernel lets the module see. */
+	__u32 sleep_on;
+	/* The events of SLEEPY_WAKE_EVENTS that this kernel lets the module see. */
+	__u32 wake_on;
 	/* Zero. */
 	__aligned_u64 reserved[4];
 };
@@ -295,28 +445,24 @@ struct sleepy_vm_remove {
 	__u32 reserved;
 };
 
-/* Argument of SLEEPY_IOC_VM_SET. */
+/* Argument of SLEEPY_IOC_VM_SET. All or nothing: after an error, nothing has changed. */
 struct sleepy_vm_set {
 	/* Which VM. */
 	__u32 id;
-	/* Zero. */
-	__u32 reserved;
+	/* What is replaced: SLEEPY_SET_* bits. */
+	__u32 flags;
 	/* The new policy, whole. */
 	struct sleepy_policy policy;
-};
-
-/* Argument of SLEEPY_IOC_VM_SET_RULES. All or nothing: after an error, nothing has changed. */
-struct sleepy_vm_set_rules {
-	/* Which VM. */
-	__u32 id;
+	/* Address of n_rules sleepy_rules, all of the new ones. */
+	__aligned_u64 rules;
 	/* Number of rules, at most SLEEPY_MAX_RULES. */
 	__u32 n_rules;
-	/* Address of n_rules sleepy_rules. */
-	__aligned_u64 rules;
-	/* Out, after an error: what is wrong, SLEEPY_FAULT_RULE or SLEEPY_FAULT_NONE. */
+	/* Out, after an error: what is wrong, one of SLEEPY_FAULT_*. */
 	__u32 fault;
 	/* Out, after an error: the index of the rule. */
 	__u32 fault_index;
+	/* Zero. */
+	__u32 reserved;
 };
 
 /* Argument of SLEEPY_IOC_VM_GET. */
@@ -335,7 +481,7 @@ struct sleepy_vm_get {
 	__aligned_u64 start_time;
 	/* Out: its policy. */
 	struct sleepy_policy policy;
-	/* Out: flows in flight. */
+	/* Out: requests to the VM in flight. */
 	__u32 in_flight;
 	/* Out: vCPU threads known to KVM. */
 	__u32 n_vcpus;
@@ -345,8 +491,8 @@ struct sleepy_vm_get {
 	__u32 n_rules;
 	/* Out: links that were there and are gone. With one, the VM is kept awake. */
 	__u32 lost_links;
-	/* Zero. */
-	__u32 reserved;
+	/* Out: requests of the VM itself in flight. */
+	__u32 calls;
 };
 
 /* One vCPU thread, as SLEEPY_IOC_VM_VCPUS writes it. */
@@ -390,13 +536,13 @@ struct sleepy_vm_link {
 	__u8 name[SLEEPY_LINK_NAME_SIZE];
 };
 
-/* Argument of SLEEPY_IOC_VM_VCPUS and SLEEPY_IOC_VM_LINKS. */
+/* Argument of SLEEPY_IOC_VM_VCPUS, SLEEPY_IOC_VM_LINKS and SLEEPY_IOC_VM_RULES. */
 struct sleepy_vm_array {
 	/* Which VM. */
 	__u32 id;
 	/* In: room at items. Out: how many there are; at most the room was written. */
 	__u32 count;
-	/* Address of count sleepy_vcpus or sleepy_vm_links. */
+	/* Address of count sleepy_vcpus, sleepy_vm_links or sleepy_vm_rules. */
 	__aligned_u64 items;
 };
 
@@ -417,9 +563,9 @@ struct sleepy_vm_stats {
 	__u32 id;
 	/* Zero. */
 	__u32 reserved;
-	/* Out: packets of class request. */
+	/* Out: packets of class request to the VM. */
 	__aligned_u64 requests;
-	/* Out: packets of class response. */
+	/* Out: packets of class response from the VM. */
 	__aligned_u64 responses;
 	/* Out: flows closed while in flight. */
 	__aligned_u64 closed;
@@ -427,10 +573,16 @@ struct sleepy_vm_stats {
 	__aligned_u64 timeouts;
 	/* Out: requests that found the flow table full. */
 	__aligned_u64 overflows;
+	/* Out: packets of class request that the VM sent. */
+	__aligned_u64 calls;
+	/* Out: packets of class response that it got. */
+	__aligned_u64 answers;
+	/* Out: hints that came too fast to be taken. */
+	__aligned_u64 hints_refused;
 	/* Out: wake-ups by cause, SLEEPY_WAKE_*. */
-	__aligned_u64 wakes[8];
+	__aligned_u64 wakes[16];
 	/* Out: times it fell asleep by cause, SLEEPY_SLEEP_*. */
-	__aligned_u64 sleeps[8];
+	__aligned_u64 sleeps[16];
 	/* Out: time in each phase, SLEEPY_PHASE_*. */
 	__aligned_u64 time[SLEEPY_PHASES];
 	/*
@@ -455,7 +607,10 @@ struct sleepy_vm_stats {
 /* Removes a VM; its threads are as they were before. */
 #define SLEEPY_IOC_VM_REMOVE _IOW(SLEEPY_TYPE, 2, struct sleepy_vm_remove)
 
-/* Replaces a VM's policy. */
+/*
+ * Replaces a VM's policy, its rules, or both. Each packet is held against the old rules or the new
+ * ones, whole; what is in flight stays so.
+ */
 #define SLEEPY_IOC_VM_SET _IOW(SLEEPY_TYPE, 3, struct sleepy_vm_set)
 
 /* What a VM is like. */
@@ -470,10 +625,7 @@ struct sleepy_vm_stats {
 /* A VM's links. */
 #define SLEEPY_IOC_VM_LINKS _IOWR(SLEEPY_TYPE, 7, struct sleepy_vm_array)
 
-/*
- * Replaces a VM's rules: each packet is held against the old ones or the new ones, whole. What is
- * in flight stays so.
- */
-#define SLEEPY_IOC_VM_SET_RULES _IOWR(SLEEPY_TYPE, 8, struct sleepy_vm_set_rules)
+/* A VM's rules. */
+#define SLEEPY_IOC_VM_RULES _IOWR(SLEEPY_TYPE, 8, struct sleepy_vm_array)
 
 #endif /* _SLEEPY_H */

@@ -4,7 +4,7 @@
 
 use sleepy_policy::{
     Word,
-    machine::{Cause, End, Machine, Request, Tick, Times},
+    machine::{Cause, Machine, Packet, Settings, Threads, Tick, Woke},
     state::{Change, Event, State},
 };
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -32,38 +32,61 @@ impl Word for StdWord {
     }
 }
 
-/// The times that most tests use: round ones, in nanoseconds.
-pub const TIMES: Times = Times {
+/// What most tests use: round times, in nanoseconds, and sleep after the last response.
+pub const TIMES: Settings = Settings {
     linger: 1_000,
     request_timeout: 1_000_000,
     max_sleep: 100_000,
+    quiet: 50_000_000,
+    spin: 20_000_000,
+    timer_slack: 0,
+    sleep_on: on(&[Cause::Response]),
 };
+
+/// Bits for [`Settings::sleep_on`].
+pub const fn on(causes: &[Cause]) -> u32 {
+    let (mut bits, mut index) = (0, 0);
+    while index < causes.len() {
+        bits |= 1 << causes[index] as u32;
+        index += 1;
+    }
+    bits
+}
 
 /// A VM whose clock and timer the test moves, in the way the module does.
 pub struct Vm {
     /// The machine under test.
     pub machine: Machine<StdWord>,
     /// Its times.
-    pub times: Times,
+    pub times: Settings,
     /// The clock.
     pub now: u64,
     /// What the timer is set to.
     pub timer: u64,
-    /// What fell asleep, and why.
+    /// Its vCPUs, and the time they were on a CPU.
+    pub threads: Threads,
+    /// Why it fell asleep.
     pub slept: Vec<Cause>,
+    /// Why the timer woke it.
+    pub woke: Vec<Woke>,
+    /// Times of answers.
+    pub exec: Vec<u64>,
     /// Booked nanoseconds.
     pub booked: u64,
 }
 
 impl Vm {
     /// An awake VM at time `now`, whose timer is set as the module sets it.
-    pub fn new(times: Times, now: u64) -> Self {
+    pub fn new(times: Settings, now: u64) -> Self {
         Self {
             machine: Machine::new(now),
             times,
             now,
             timer: now + times.linger,
+            threads: Threads { vcpus: 1, oncpu: 0 },
             slept: Vec::new(),
+            woke: Vec::new(),
+            exec: Vec::new(),
             booked: 0,
         }
     }
@@ -77,24 +100,69 @@ impl Vm {
         self.booked += change.elapsed;
     }
 
-    /// A request of a flow.
-    pub fn request(&mut self, hash: u32) -> Request {
-        let request = self.machine.request(hash, &self.times, self.now);
-        if let Some(change) = request.change {
+    fn seen(&mut self, packet: Packet) -> Packet {
+        if let Some(change) = packet.change {
             self.book(&change);
         }
-        self.timer = request.timer.unwrap_or(self.timer);
-        request
+        self.timer = packet.timer.unwrap_or(self.timer);
+        packet
+    }
+
+    /// A request of a flow.
+    pub fn request(&mut self, hash: u32) -> Packet {
+        let packet = self.machine.request(hash, true, &self.times, self.now);
+        self.seen(packet)
+    }
+
+    /// The answer to a flow, whole.
+    pub fn response(&mut self, hash: u32) -> Packet {
+        self.segment(hash, false)
+    }
+
+    /// A segment of an answer, with more behind it or not.
+    pub fn segment(&mut self, hash: u32, more: bool) -> Packet {
+        let (now, exec) = (self.now, &mut self.exec);
+        let packet = self
+            .machine
+            .response(hash, more, &self.times, now, |since| exec.push(now - since));
+        self.seen(packet)
+    }
+
+    /// A request of the VM itself.
+    pub fn call(&mut self, hash: u32) -> Packet {
+        let packet = self.machine.call(hash, &self.times, self.now);
+        self.seen(packet)
+    }
+
+    /// The answer to that.
+    pub fn answer(&mut self, hash: u32) -> Packet {
+        let packet = self.machine.answer(hash, &self.times, self.now);
+        self.seen(packet)
     }
 
     /// The end of a flow.
-    pub fn end(&mut self, hash: u32, cause: Cause) -> End {
-        let end = self.machine.end(hash, cause, &self.times, self.now, |_| ());
-        if let Some(change) = end.change {
-            self.book(&change);
+    pub fn close(&mut self, hash: u32) -> Packet {
+        let packet = self.machine.close(hash, &self.times, self.now);
+        self.seen(packet)
+    }
+
+    /// It lets itself be put to sleep.
+    pub fn doze(&mut self) -> Change {
+        let change = self.machine.doze(self.now);
+        self.book(&change);
+        if change.fell_asleep() {
+            self.timer = self.now + self.times.max_sleep;
         }
-        self.timer = end.timer.unwrap_or(self.timer);
-        end
+        change
+    }
+
+    /// Something else wakes it.
+    pub fn wake(&mut self) -> Change {
+        let change = self.update(Event::Wake);
+        if change.woke() {
+            self.timer = self.now + self.times.linger;
+        }
+        change
     }
 
     /// Another event.
@@ -106,14 +174,12 @@ impl Vm {
 
     /// The timer fires now.
     pub fn tick(&mut self) -> Tick {
-        let tick = self.machine.tick(&self.times, self.now);
-        if let Some(expiry) = tick.expiry {
-            self.book(&expiry);
+        let tick = self.machine.tick(&self.times, &self.threads, self.now);
+        for change in tick.changes.iter().flatten() {
+            self.book(change);
         }
-        self.book(&tick.change);
-        if tick.change.fell_asleep() {
-            self.slept.push(tick.cause);
-        }
+        self.slept.extend(tick.slept);
+        self.woke.extend(tick.woke);
         self.timer = tick.next;
         tick
     }

@@ -4,7 +4,8 @@
 
 use proptest::prelude::*;
 use sleepy_policy::{
-    machine::{Cause, Machine, Times},
+    flows::MAX_HOLD,
+    machine::{Machine, Settings, Threads},
     state::Event,
 };
 use sleepy_policy_tests::{StdWord, TIMES, Vm};
@@ -21,7 +22,11 @@ use std::{
 enum Op {
     Request(u32),
     Response(u32),
+    Segment(u32),
+    Call(u32),
+    Answer(u32),
     Close(u32),
+    Doze,
     RunIn,
     RunOut,
     Hold,
@@ -36,7 +41,11 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => flow.clone().prop_map(Op::Request),
         3 => flow.clone().prop_map(Op::Response),
+        1 => flow.clone().prop_map(Op::Segment),
+        1 => flow.clone().prop_map(Op::Call),
+        1 => flow.clone().prop_map(Op::Answer),
         1 => flow.prop_map(Op::Close),
+        1 => Just(Op::Doze),
         1 => Just(Op::RunIn),
         1 => Just(Op::RunOut),
         1 => Just(Op::Wake),
@@ -46,12 +55,19 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn times() -> impl Strategy<Value = Times> {
+fn unanswered() -> impl Strategy<Value = Op> {
+    op().prop_filter("no answer", |op| {
+        !matches!(op, Op::Response(_) | Op::Segment(_))
+    })
+}
+
+fn times() -> impl Strategy<Value = Settings> {
     (0u64..10_000, 1_000u64..2_000_000, 1_000u64..2_000_000).prop_map(
-        |(linger, request_timeout, max_sleep)| Times {
+        |(linger, request_timeout, max_sleep)| Settings {
             linger,
             request_timeout,
             max_sleep,
+            ..TIMES
         },
     )
 }
@@ -62,10 +78,22 @@ fn apply(vm: &mut Vm, op: &Op) {
             vm.request(flow);
         }
         Op::Response(flow) => {
-            vm.end(flow, Cause::Response);
+            vm.response(flow);
+        }
+        Op::Segment(flow) => {
+            vm.segment(flow, true);
+        }
+        Op::Call(flow) => {
+            vm.call(flow);
+        }
+        Op::Answer(flow) => {
+            vm.answer(flow);
         }
         Op::Close(flow) => {
-            vm.end(flow, Cause::Close);
+            vm.close(flow);
+        }
+        Op::Doze => {
+            vm.doze();
         }
         Op::RunIn => {
             vm.update(Event::RunIn);
@@ -97,27 +125,29 @@ proptest! {
         for op in &ops {
             apply(&mut vm, op);
             let state = vm.state();
-            prop_assert!(!(state.sleepy() && state.in_flight() > 0));
+            prop_assert!(!state.sleepy() || state.may_sleep());
+            prop_assert!(!(state.sleepy() && state.in_flight() > 0 && state.calls() == 0));
             if let Op::Request(_) = op {
                 prop_assert!(!state.sleepy() && state.in_flight() > 0);
             }
         }
         vm.update(Event::Touch);
         let passed = vm.now - start;
-        prop_assert!(vm.booked.abs_diff(passed) < 64, "booked {} of {passed}", vm.booked);
+        prop_assert!(vm.booked.abs_diff(passed) < 512, "booked {} of {passed}", vm.booked);
     }
 
-    /// The state counts the flows that a plain set says are in flight, as long as none times out.
+    /// The state counts the flows that a plain set says are in flight, as long as none times out. Answers are
+    /// left out: what ends with one is not known with the packet.
     #[test]
-    fn counts_flows_as_a_set_does(ops in prop::collection::vec(op(), 1..100)) {
-        let times = Times { request_timeout: u64::MAX / 4, ..TIMES };
+    fn counts_flows_as_a_set_does(ops in prop::collection::vec(unanswered(), 1..100)) {
+        let times = Settings { request_timeout: u64::MAX / 4, ..TIMES };
         let mut vm = Vm::new(times, 0);
         let mut model = BTreeSet::new();
         for op in &ops {
             apply(&mut vm, op);
             match op {
                 Op::Request(flow) => { model.insert(*flow); }
-                Op::Response(flow) | Op::Close(flow) => { model.remove(flow); }
+                Op::Close(flow) => { model.remove(flow); }
                 _ => {}
             }
             prop_assert_eq!(vm.state().in_flight(), model.len() as u64);
@@ -131,7 +161,7 @@ proptest! {
         for op in &ops {
             apply(&mut vm, op);
         }
-        vm.pass(times.request_timeout + times.linger);
+        vm.pass(times.request_timeout.max(MAX_HOLD) + times.linger);
         let sleeps = vm.slept.len();
         vm.pass(10 * (times.max_sleep + times.linger));
         prop_assert_eq!(vm.state().in_flight(), 0);
@@ -155,11 +185,13 @@ proptest! {
 /// in a sleepy VM.
 #[test]
 fn several_cpus_at_once() {
-    let times = Times {
+    let times = Settings {
         linger: 0,
         request_timeout: u64::MAX / 4,
         max_sleep: u64::MAX / 4,
+        ..TIMES
     };
+    let threads = Threads { vcpus: 1, oncpu: 0 };
     let machine = Arc::new(Machine::<StdWord>::new(0));
     let clock = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -167,7 +199,7 @@ fn several_cpus_at_once() {
         let (machine, clock, stop) = (machine.clone(), clock.clone(), stop.clone());
         thread::spawn(move || {
             while !stop.load(SeqCst) {
-                machine.tick(&times, clock.fetch_add(32, SeqCst));
+                machine.tick(&times, &threads, clock.fetch_add(32, SeqCst));
             }
         })
     };
@@ -179,14 +211,14 @@ fn several_cpus_at_once() {
                     // Own flows: nobody else ends them, so that they must be found in flight.
                     let flow = cpu + 4 * (round % 3);
                     let now = clock.fetch_add(32, SeqCst);
-                    machine.request(flow, &times, now);
+                    machine.request(flow, true, &times, now);
                     let state = machine.state();
                     assert!(state.in_flight() > 0 && !state.sleepy());
                     machine.update(Event::RunIn, now);
                     assert!(machine.state().on_cpu() > 0);
                     machine.update(Event::RunOut, now);
-                    let end = machine.end(flow, Cause::Response, &times, now, |_| ());
-                    assert_eq!(end.flows, 1);
+                    let end = machine.response(flow, false, &times, now, |_| ());
+                    assert_eq!(end.ended.requests, 1);
                 }
             })
         })
@@ -198,6 +230,6 @@ fn several_cpus_at_once() {
     timer.join().expect("the timer found what must not be");
     assert_eq!(machine.state().in_flight(), 0);
     assert_eq!(machine.state().on_cpu(), 0);
-    machine.tick(&times, clock.fetch_add(32, SeqCst));
+    machine.tick(&times, &threads, clock.fetch_add(32, SeqCst));
     assert!(machine.state().sleepy());
 }

@@ -15,19 +15,24 @@ DEVICE = "/dev/sleepy"
 VERSION = 1
 NAME_SIZE = 32
 MAX_VMS, MAX_LINKS, MAX_RULES, MAX_INSNS = 16384, 16, 64, 4096
+MAX_TEXT = 1024
 MAX_TIME = 3600 * 10**9
 MIN_TIMEOUT = 10**6
 
 OBSERVE, NICE = 0, 1
 BOOST = 1
-REQUEST, RESPONSE, CLOSE, IGNORE = 0, 1, 2, 3
+REQUEST, RESPONSE, CLOSE, IGNORE, WAKE, SLEEP, PROGRAM = range(7)
 TO_VM, FROM_VM = 1, 2
 AWAKE, SLEEPY = 0, 1
 FAULT_NONE, FAULT_NAME, FAULT_HANDLE, FAULT_POLICY, FAULT_LINK, FAULT_RULE = range(6)
 GET_NEXT = 1
 ATTACHED, ON_CPU, FOREIGN, MOVED = 1, 2, 4, 8
-WAKES = ("request", "stir", "admin")
-SLEEPS = ("response", "close", "timeout", "quiet")
+WAKES = ("request", "stir", "admin", "packet", "rule", "interrupt", "timer", "ipi", "doorbell", "hint", "answer")
+SLEEPS = ("response", "close", "timeout", "rest", "idle", "spin", "quiet", "hint", "rule", "call")
+WAKE_EVENTS = ("request", "packet", "interrupt", "timer", "ipi", "doorbell", "hint")
+SLEEP_EVENTS = ("response", "idle", "spin", "quiet", "hint")
+HINT_HYPERCALL, HINT_SLEEP, HINT_WAKE, HINT_RATE = 0x51EE9000, 0, 1, 1000
+SET_POLICY, SET_RULES = 1, 2
 PHASES = ("in_flight", "idle", "sleepy")
 BUCKETS = 160
 
@@ -47,8 +52,9 @@ class Struct(ctypes.Structure):
 
 class Policy(Struct):
     _fields_ = [
-        ("linger", c_uint64), ("request_timeout", c_uint64), ("max_sleep", c_uint64),
-        ("lever", c_uint32), ("sleepy_nice", c_int32), ("boost_nice", c_int32), ("flags", c_uint32),
+        ("linger", c_uint64), ("request_timeout", c_uint64), ("max_sleep", c_uint64), ("quiet", c_uint64),
+        ("spin", c_uint64), ("timer_slack", c_uint64), ("lever", c_uint32), ("sleepy_nice", c_int32),
+        ("boost_nice", c_int32), ("flags", c_uint32), ("sleep_on", c_uint32), ("wake_on", c_uint32),
     ]
 
 
@@ -58,8 +64,15 @@ class Insn(Struct):
 
 class Rule(Struct):
     _fields_ = [
-        ("class_", c_uint32), ("direction", c_uint32), ("len", c_uint32), ("reserved", c_uint32),
-        ("insns", c_uint64),
+        ("class_", c_uint32), ("direction", c_uint32), ("len", c_uint32), ("tag", c_uint32),
+        ("insns", c_uint64), ("text", c_uint64), ("text_len", c_uint32), ("prog_fd", c_int32),
+    ]
+
+
+class VmRule(Struct):
+    _fields_ = [
+        ("class_", c_uint32), ("direction", c_uint32), ("tag", c_uint32), ("prog_id", c_uint32),
+        ("text_len", c_uint32), ("reserved", c_uint32), ("text", c_char * MAX_TEXT),
     ]
 
 
@@ -70,8 +83,8 @@ class Link(Struct):
 class Info(Struct):
     _fields_ = [
         ("version", c_uint32), ("max_vms", c_uint32), ("max_links", c_uint32), ("max_rules", c_uint32),
-        ("max_insns", c_uint32), ("vms", c_uint32), ("levers", c_uint64), ("features", c_uint64),
-        ("reserved", c_uint64 * 4),
+        ("max_insns", c_uint32), ("vms", c_uint32), ("levers", c_uint64), ("sleep_on", c_uint32),
+        ("wake_on", c_uint32), ("reserved", c_uint64 * 4),
     ]
 
 
@@ -89,13 +102,9 @@ class VmRemove(Struct):
 
 
 class VmSet(Struct):
-    _fields_ = [("id", c_uint32), ("reserved", c_uint32), ("policy", Policy)]
-
-
-class VmSetRules(Struct):
     _fields_ = [
-        ("id", c_uint32), ("n_rules", c_uint32), ("rules", c_uint64), ("fault", c_uint32),
-        ("fault_index", c_uint32),
+        ("id", c_uint32), ("flags", c_uint32), ("policy", Policy), ("rules", c_uint64), ("n_rules", c_uint32),
+        ("fault", c_uint32), ("fault_index", c_uint32), ("reserved", c_uint32),
     ]
 
 
@@ -104,7 +113,7 @@ class VmGet(Struct):
         ("id", c_uint32), ("flags", c_uint32), ("name", c_char * NAME_SIZE), ("pid", c_uint32),
         ("state", c_uint32), ("start_time", c_uint64), ("policy", Policy), ("in_flight", c_uint32),
         ("n_vcpus", c_uint32), ("n_links", c_uint32), ("n_rules", c_uint32), ("lost_links", c_uint32),
-        ("reserved", c_uint32),
+        ("calls", c_uint32),
     ]
 
 
@@ -127,8 +136,9 @@ class VmArray(Struct):
 class VmStats(Struct):
     _fields_ = [
         ("id", c_uint32), ("reserved", c_uint32), ("requests", c_uint64), ("responses", c_uint64),
-        ("closed", c_uint64), ("timeouts", c_uint64), ("overflows", c_uint64), ("wakes_", c_uint64 * 8),
-        ("sleeps_", c_uint64 * 8), ("time_", c_uint64 * 3), ("oncpu_", c_uint64 * 3),
+        ("closed", c_uint64), ("timeouts", c_uint64), ("overflows", c_uint64), ("calls", c_uint64),
+        ("answers", c_uint64), ("hints_refused", c_uint64), ("wakes_", c_uint64 * 16),
+        ("sleeps_", c_uint64 * 16), ("time_", c_uint64 * 3), ("oncpu_", c_uint64 * 3),
         ("trigger", c_uint64 * BUCKETS), ("exec_", c_uint64 * BUCKETS),
     ]
 
@@ -139,8 +149,8 @@ class VmStats(Struct):
 
 
 SIZES = {
-    Policy: 40, Rule: 24, Link: 8, Info: 72, VmAdd: 128, VmRemove: 8, VmSet: 48, VmGet: 120, Vcpu: 64,
-    VmLink: 32, VmArray: 16, VmStats: 2784, VmSetRules: 24,
+    Policy: 72, Rule: 40, Link: 8, Info: 72, VmAdd: 160, VmRemove: 8, VmSet: 104, VmGet: 152, Vcpu: 64,
+    VmLink: 32, VmArray: 16, VmStats: 2936, VmRule: 1048,
 }
 
 
@@ -150,26 +160,35 @@ def number(direction, nr, size, kind=0xB9):
 
 W, R, RW = 1, 2, 3
 INFO = number(R, 0, 72)
-VM_ADD = number(RW, 1, 128)
+VM_ADD = number(RW, 1, 160)
 VM_REMOVE = number(W, 2, 8)
-VM_SET = number(W, 3, 48)
-VM_GET = number(RW, 4, 120)
-VM_STATS = number(RW, 5, 2784)
+VM_SET = number(RW, 3, 104)
+VM_GET = number(RW, 4, 152)
+VM_STATS = number(RW, 5, 2936)
 VM_VCPUS = number(RW, 6, 16)
 VM_LINKS = number(RW, 7, 16)
-VM_SET_RULES = number(RW, 8, 24)
+VM_RULES = number(RW, 8, 16)
 CALLS = {
     "INFO": (INFO, Info), "VM_ADD": (VM_ADD, VmAdd), "VM_REMOVE": (VM_REMOVE, VmRemove),
     "VM_SET": (VM_SET, VmSet), "VM_GET": (VM_GET, VmGet), "VM_STATS": (VM_STATS, VmStats),
     "VM_VCPUS": (VM_VCPUS, VmArray), "VM_LINKS": (VM_LINKS, VmArray),
-    "VM_SET_RULES": (VM_SET_RULES, VmSetRules),
+    "VM_RULES": (VM_RULES, VmArray),
 }
 
 
 def policy(**changes):
     """The tool's defaults, but for `changes`."""
     return Policy(linger=200_000, request_timeout=5 * SECOND, max_sleep=SECOND, lever=NICE,
-                  sleepy_nice=19).but(**changes)
+                  sleepy_nice=19, quiet=50 * MS, spin=20 * MS, sleep_on=sleep_on("response"),
+                  wake_on=wake_on("request")).but(**changes)
+
+
+def wake_on(*names):
+    return sum(1 << WAKES.index(name) for name in names)
+
+
+def sleep_on(*names):
+    return sum(1 << SLEEPS.index(name) for name in names)
 
 
 def start_time(pid):
@@ -230,10 +249,21 @@ class Device:
 
     @staticmethod
     def _put_rules(arg, rules):
-        arg.programs = [(Insn * len(rule[2]))(*[Insn(*insn) for insn in rule[2]]) for rule in rules]
-        arg.rule_array = (Rule * len(rules))(*[
-            Rule(class_=rule[0], direction=rule[1], len=len(program), insns=ctypes.addressof(program))
-            for rule, program in zip(rules, arg.programs)])
+        """Each rule is (class, direction, instructions or descriptor of an eBPF program[, text[, tag]])."""
+        arg.kept, arg.rule_array = [], (Rule * len(rules))()
+        for made, rule in zip(arg.rule_array, rules):
+            made.class_, made.direction = rule[:2]
+            if isinstance(rule[2], int):
+                made.prog_fd = rule[2]
+            else:
+                program = (Insn * len(rule[2]))(*[Insn(*insn) for insn in rule[2]])
+                made.len, made.insns = len(program), ctypes.addressof(program)
+                arg.kept.append(program)
+            if len(rule) > 3:
+                text = ctypes.create_string_buffer(rule[3], len(rule[3]))
+                made.text, made.text_len = ctypes.addressof(text), len(rule[3])
+                arg.kept.append(text)
+            made.tag = rule[4] if len(rule) > 4 else 0
         arg.rules = ctypes.addressof(arg.rule_array) if rules else 0
         arg.n_rules = len(rules)
 
@@ -254,12 +284,12 @@ class Device:
         self.call(VM_REMOVE, VmRemove(id=vm))
 
     def set(self, vm, new):
-        self.call(VM_SET, VmSet(id=vm, policy=new))
+        self._faulty(VM_SET, VmSet(id=vm, flags=SET_POLICY, policy=new))
 
-    def set_rules(self, vm, rules):
-        arg = VmSetRules(id=vm)
+    def set_rules(self, vm, rules, policy_=None):
+        arg = VmSet(id=vm, flags=SET_RULES | (SET_POLICY if policy_ else 0), policy=policy_ or Policy())
         self._put_rules(arg, rules)
-        self._faulty(VM_SET_RULES, arg)
+        self._faulty(VM_SET, arg)
 
     def get(self, vm, flags=0):
         return self.call(VM_GET, VmGet(id=vm, flags=flags))
@@ -277,6 +307,9 @@ class Device:
 
     def links(self, vm, room=MAX_LINKS):
         return self._array(VM_LINKS, vm, VmLink, room)
+
+    def rules(self, vm, room=MAX_RULES):
+        return self._array(VM_RULES, vm, VmRule, room)
 
     def vms(self):
         """Every VM."""

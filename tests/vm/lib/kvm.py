@@ -17,10 +17,11 @@ import threading
 import time
 import traceback
 
-from . import host, net
+from . import actor, host, net
 
 CREATE_VM, CREATE_IRQCHIP = 0xAE01, 0xAE60
 CREATE_VCPU, SET_MEMORY, RUN = 0xAE41, 0x4020AE46, 0xAE80
+IRQ_LINE, SET_ROUTING, IRQFD, IOEVENTFD, SIGNAL_MSI = 0x4008AE61, 0x4008AE6A, 0x4020AE76, 0x4040AE79, 0x4020AEA5
 GET_SREGS, SET_SREGS, SET_REGS = 0x8138AE83, 0x4138AE84, 0x4090AE82
 HALT = b"\xf4"
 # mov ecx, 2^22; dec ecx; jnz .-2; cpuid; jmp to the start. CPUID makes the guest exit every few milliseconds: while
@@ -35,6 +36,7 @@ class Machine:
         self.kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
         self.memory = {}
         self.stop = {}
+        self.actors = set()
 
     def vm(self, irqchip=False):
         """Creates a VM. With an interrupt controller, a halted vCPU blocks inside of KVM."""
@@ -47,7 +49,7 @@ class Machine:
         """Creates a vCPU; nobody runs it yet."""
         if vm not in self.memory:
             page = mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
-            page.write(SPIN if code == "spin" else HALT * 4096)
+            page.write(actor.page() if code == "actor" else SPIN if code == "spin" else HALT * 4096)
             address = ctypes.addressof(ctypes.c_char.from_buffer(page))
             fcntl.ioctl(vm, SET_MEMORY, struct.pack("IIQQQ", 0, 0, 0, 4096, address))
             self.memory[vm] = page
@@ -56,9 +58,21 @@ class Machine:
         fcntl.ioctl(vcpu, GET_SREGS, sregs, True)
         struct.pack_into("Q", sregs, 0, 0)   # cs.base
         struct.pack_into("H", sregs, 12, 0)  # cs.selector
+        if code == "actor":
+            struct.pack_into("QI", sregs, 48, 0xFEE00000, 0xFFFF)  # es: the local APIC
         fcntl.ioctl(vcpu, SET_SREGS, bytes(sregs))
-        fcntl.ioctl(vcpu, SET_REGS, struct.pack("18Q", *[0] * 16, 0, 2))
+        self.start(vcpu, code)
+        if code == "actor":
+            self.actors.add(vcpu)
         return vcpu
+
+    @staticmethod
+    def start(vcpu, code=None):
+        """Sets the instruction pointer; an actor has a stack, too."""
+        regs = [0] * 16 + [0, 2]
+        if code == "actor":
+            regs[6], regs[16] = 0xF00, actor.START
+        fcntl.ioctl(vcpu, SET_REGS, struct.pack("18Q", *regs))
 
     def run(self, vcpu):
         """Runs a vCPU in a thread of its own until `halt`; returns the thread's id."""
@@ -72,8 +86,10 @@ class Machine:
             started.set()
             while not stop.is_set():
                 libc.ioctl(vcpu, ctypes.c_ulong(RUN), 0)
+                if vcpu in self.actors:
+                    continue
                 # A halt ends KVM_RUN at once: there is no interrupt controller.
-                fcntl.ioctl(vcpu, SET_REGS, struct.pack("18Q", *[0] * 16, 0, 2))
+                self.start(vcpu)
                 time.sleep(0.005)
             if stop.exec:
                 self.exec()
@@ -99,6 +115,40 @@ class Machine:
         """Runs a halting vCPU once in the main thread."""
         ctypes.CDLL(None).ioctl(vcpu, ctypes.c_ulong(RUN), 0)
         return os.getpid()
+
+    def poke(self, vm, address, data):
+        data = bytes.fromhex(data)
+        self.memory[vm][address:address + len(data)] = data
+
+    def peek(self, vm, address, size):
+        return self.memory[vm][address:address + size].hex()
+
+    # Interrupts
+
+    def msi(self, vm, vector):
+        """As a device does that the VMM emulates."""
+        fcntl.ioctl(vm, SIGNAL_MSI, struct.pack("IIIII12x", 0xFEE00000, 0, vector, 0, 0))
+
+    def irq_line(self, vm, gsi, level):
+        fcntl.ioctl(vm, IRQ_LINE, struct.pack("II", gsi, level))
+
+    def irqfd(self, vm, vector):
+        """An eventfd that raises this vector; returns it."""
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        gsi = 24
+        # One route: GSI, MSI, no flags; address, data.
+        fcntl.ioctl(vm, SET_ROUTING, struct.pack("II", 1, 0) + struct.pack("IIIIIII20x", gsi, 2, 0, 0, 0xFEE00000, 0,
+                                                                            vector))
+        fcntl.ioctl(vm, IRQFD, struct.pack("IIII16x", fd, gsi, 0, 0))
+        return fd
+
+    def signal(self, fd):
+        os.eventfd_write(fd, 1)
+
+    def doorbell(self, vm, port, pid, fd):
+        """What the guest writes to this port signals a descriptor of another VMM."""
+        taken = host.getfd(pid, fd)
+        fcntl.ioctl(vm, IOEVENTFD, struct.pack("QQIiI36x", 0, port, 0, taken, 1 << 1))
 
     def tap(self, name):
         """Opens a tap, as its owner."""

@@ -9,7 +9,7 @@ No Linux guest and no network stack has a say in what is sent and when.
 
 import os
 
-from . import abi, frames, host, net
+from . import abi, actor, frames, host, net
 
 UDP, TCP = 17, 6
 UDP_PORT, TCP_PORT = 7, 80
@@ -34,6 +34,7 @@ class Scene:
             os.setpriority(os.PRIO_PROCESS, tid, nice)
         self.tracer = tracer
         self.tasks = tracer.learn(self.tids) if tracer else {}
+        self.guest = actor.Actor(vmm, kvm_fd)
         self.host = net.HostSide(tap)
         self.vm = net.VmSide(vmm.pid, tap)
         self.id = 0
@@ -96,11 +97,16 @@ class Scene:
         """Waits until it fell asleep so many times for this cause."""
         host.wait(lambda: self.stats().sleeps[cause] >= count, f"{count} x asleep by {cause}; {self}", seconds)
 
-    def attached(self):
-        """Waits until every vCPU thread has its notifier."""
+    def wait_wakes(self, cause, count=1, seconds=5):
+        """Waits until it woke so many times for this cause."""
+        host.wait(lambda: self.stats().wakes[cause] >= count, f"{count} x awake by {cause}; {self}", seconds)
+
+    def attached(self, count=None):
+        """Waits until every vCPU thread, or so many, has its notifier."""
         def all_attached():
             vcpus = self.device.vcpus(self.id)
-            return len(vcpus) == len(self.tids) and all(vcpu.flags & abi.ATTACHED for vcpu in vcpus)
+            attached = sum(bool(vcpu.flags & abi.ATTACHED) for vcpu in vcpus)
+            return len(vcpus) == len(self.tids) and attached == (count or len(self.tids))
         host.wait(all_attached, "all vCPU threads are attached")
 
     def __repr__(self):

@@ -61,13 +61,19 @@ fn assertions() -> String {
             linger,
             request_timeout,
             max_sleep,
+            quiet,
+            spin,
+            timer_slack,
             lever,
             sleepy_nice,
             boost_nice,
-            flags
+            flags,
+            sleep_on,
+            wake_on
         }
     );
-    layout!(out, "sleepy_rule", Rule { direction, len, reserved, insns } "class_" = class);
+    layout!(out, "sleepy_rule", Rule { direction, len, tag, insns, text, text_len, prog_fd } "class_" = class);
+    layout!(out, "sleepy_vm_rule", VmRule { direction, tag, prog_id, text_len, reserved, text } "class_" = class);
     layout!(out, "sleepy_link", Link { netns_fd, ifindex });
     layout!(
         out,
@@ -80,7 +86,8 @@ fn assertions() -> String {
             max_insns,
             vms,
             levers,
-            features,
+            sleep_on,
+            wake_on,
             reserved
         }
     );
@@ -109,19 +116,13 @@ fn assertions() -> String {
         "sleepy_vm_set",
         VmSet {
             id,
-            reserved,
-            policy
-        }
-    );
-    layout!(
-        out,
-        "sleepy_vm_set_rules",
-        VmSetRules {
-            id,
-            n_rules,
+            flags,
+            policy,
             rules,
+            n_rules,
             fault,
-            fault_index
+            fault_index,
+            reserved
         }
     );
     layout!(
@@ -140,7 +141,7 @@ fn assertions() -> String {
             n_links,
             n_rules,
             lost_links,
-            reserved,
+            calls,
         }
     );
     layout!(
@@ -183,6 +184,9 @@ fn assertions() -> String {
             closed,
             timeouts,
             overflows,
+            calls,
+            answers,
+            hints_refused,
             wakes,
             sleeps,
             time,
@@ -192,14 +196,17 @@ fn assertions() -> String {
         }
     );
     values!(out,
-        IOC_INFO IOC_VM_ADD IOC_VM_REMOVE IOC_VM_SET IOC_VM_GET IOC_VM_STATS IOC_VM_VCPUS IOC_VM_LINKS
-        IOC_VM_SET_RULES
-        ABI_VERSION NAME_SIZE LINK_NAME_SIZE MAX_VMS MAX_LINKS MAX_RULES MAX_INSNS MAX_TIME MIN_TIMEOUT
-        LEVER_OBSERVE LEVER_NICE POLICY_BOOST CLASS_REQUEST CLASS_RESPONSE CLASS_CLOSE CLASS_IGNORE TO_VM FROM_VM
-        STATE_AWAKE STATE_SLEEPY FAULT_NONE FAULT_NAME FAULT_HANDLE FAULT_POLICY FAULT_LINK FAULT_RULE GET_NEXT
-        VCPU_ATTACHED VCPU_ON_CPU VCPU_FOREIGN VCPU_MOVED WAKE_REQUEST WAKE_STIR WAKE_ADMIN WAKE_CAUSES
-        SLEEP_RESPONSE SLEEP_CLOSE SLEEP_TIMEOUT SLEEP_QUIET SLEEP_CAUSES PHASE_IN_FLIGHT PHASE_IDLE PHASE_SLEEPY
-        PHASES BUCKETS);
+        ABI_VERSION NAME_SIZE LINK_NAME_SIZE MAX_VMS MAX_LINKS MAX_RULES MAX_INSNS MAX_TEXT MAX_TIME
+        MIN_TIMEOUT LEVER_OBSERVE LEVER_NICE POLICY_BOOST CLASS_REQUEST CLASS_RESPONSE CLASS_CLOSE
+        CLASS_IGNORE CLASS_WAKE CLASS_SLEEP CLASS_PROGRAM TO_VM FROM_VM STATE_AWAKE STATE_SLEEPY
+        FAULT_NONE FAULT_NAME FAULT_HANDLE FAULT_POLICY FAULT_LINK FAULT_RULE SET_POLICY SET_RULES
+        GET_NEXT VCPU_ATTACHED VCPU_ON_CPU VCPU_FOREIGN VCPU_MOVED WAKE_REQUEST WAKE_STIR WAKE_ADMIN
+        WAKE_PACKET WAKE_RULE WAKE_INTERRUPT WAKE_TIMER WAKE_IPI WAKE_DOORBELL WAKE_HINT WAKE_ANSWER
+        WAKE_CAUSES WAKE_EVENTS SLEEP_RESPONSE SLEEP_CLOSE SLEEP_TIMEOUT SLEEP_REST SLEEP_IDLE
+        SLEEP_SPIN SLEEP_QUIET SLEEP_HINT SLEEP_RULE SLEEP_CALL SLEEP_CAUSES SLEEP_EVENTS
+        HINT_HYPERCALL HINT_SLEEP HINT_WAKE HINT_RATE PHASE_IN_FLIGHT PHASE_IDLE PHASE_SLEEPY PHASES
+        BUCKETS IOC_INFO IOC_VM_ADD IOC_VM_REMOVE IOC_VM_SET IOC_VM_GET IOC_VM_STATS IOC_VM_VCPUS
+        IOC_VM_LINKS IOC_VM_RULES);
     out
 }
 

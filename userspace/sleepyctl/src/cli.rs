@@ -5,71 +5,14 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
-use sleepy_uapi::NAME_SIZE;
+use sleepy_uapi::{
+    CLASS_IGNORE, CLASS_REQUEST, CLASS_RESPONSE, CLASS_SLEEP, CLASS_WAKE, FROM_VM, TO_VM,
+};
 
-use crate::policy::PolicyArgs;
-
-const HELP: &str = "\
-Without a command, shows the state of everything.
-
-Examples:
-  sleepyctl vm add --pid 4242 --name a \\
-      --request 'tcp dst port 80' --response 'tcp src port 80'
-  sleepyctl vm show a
-  sleepyctl stats --watch 2
-  sleepyctl vm remove --all
-
-Exit codes:
-  0  done
-  1  failed
-  2  the command line makes no sense
-  3  the module is not loaded
-  4  not permitted";
-
-const ADD_HELP: &str = "\
-EXPR is a pcap-filter(7) expression. It sees the packets of the VM's links as
-tcpdump does there. TIME is 200us, 5ms, 1s or 1m.
-
-The taps that the VMM holds open are links without asking. NETNS is a name that
-`ip netns` lists, or the path of a file; without it, DEV is looked up here, then
-in the VMM's network namespace.
-
-What TCP does by itself is known: bare acknowledgements and a client's bare FIN
-mean nothing; a reset or the VM's FIN ends a flow. --no-tcp-defaults leaves all
-of it to your expressions.
-
-Examples:
-  A web server:
-    sleepyctl vm add --pid 4242 --name a \\
-        --request 'tcp dst port 80' --response 'tcp src port 80'
-  The same, only measured:
-    sleepyctl vm add --pid 4242 --name a --lever observe \\
-        --request 'tcp dst port 80' --response 'tcp src port 80'
-  Any UDP, on a device in the network namespace blue:
-    sleepyctl vm add --pid 4242 --name b --link blue/veth0 \\
-        --request udp --response udp";
-
-const SET_HELP: &str = "\
-TIME is 200us, 5ms, 1s or 1m.
-
---request and --response replace all of the VM's rules, in one step: no packet
-goes by unseen, and what is in flight stays so.
-
-Examples:
-  sleepyctl vm set a --linger 1ms --boost-nice -5
-  sleepyctl vm set a --request 'tcp dst port 81' --response 'tcp src port 81'";
-
-const STATS_HELP: &str = "\
-With --watch, the first figures count from when a VM was added, all others from
-the ones before. With --json they always count from when it was added.
-
-A percentile is the largest time of the histogram bucket that it falls into.
-Buckets are at most 25 % wide; with --json each one is
-[smallest time, largest time, count].
-
-Examples:
-  sleepyctl stats
-  sleepyctl stats a --watch 2";
+use crate::help::{ADD_HELP, APPLY_HELP, CHECK_HELP, HELP, SET_HELP, STATS_HELP};
+use crate::manifest::vm::check_name;
+use crate::policy::Settings;
+use crate::rule::{self, Rule};
 
 /// Keeps a KVM host's CPU for the virtual machines that have work
 #[derive(Debug, Parser)]
@@ -89,6 +32,19 @@ pub enum Command {
     Vm(Vm),
     /// Show what VMs did: requests, wake-ups, CPU time, trigger and execution times
     Stats(StatsArgs),
+    /// Say what is wrong in manifests; needs no rights, no module, and none of the VMs
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
+    /// Make the VMs as manifests say
+    #[command(after_help = APPLY_HELP)]
+    Apply(ApplyArgs),
+    /// Print what there is as a manifest
+    Export {
+        /// The VMs' names; all if none is given
+        names: Vec<String>,
+    },
+    /// Print the JSON Schema of manifests
+    Schema,
     /// Write man pages and shell completions into DIR
     #[command(hide = true)]
     Generate {
@@ -101,7 +57,7 @@ pub enum Command {
 pub enum Vm {
     /// Let sleepy look after a VM
     #[command(after_help = ADD_HELP)]
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// List all VMs, a line each
     #[command(visible_alias = "ls")]
     List,
@@ -112,7 +68,7 @@ pub enum Vm {
     },
     /// Change a VM's policy or rules; what is not given stays
     #[command(after_help = SET_HELP)]
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Let go of VMs: their threads are as they were before
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
@@ -138,22 +94,79 @@ pub struct AddArgs {
     #[command(flatten)]
     pub rules: RuleArgs,
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub policy: Settings,
 }
 
 /// What a VM's packets mean.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Rules")]
 pub struct RuleArgs {
+    /// Packets that mean nothing: they neither wake nor count (repeatable)
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub ignore: Vec<String>,
+    /// Packets to the VM that wake it, and ask for nothing (repeatable)
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub wake: Vec<String>,
+    /// Packets from the VM after which it may sleep (repeatable)
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub sleep: Vec<String>,
     /// Packets to the VM that ask it for something (repeatable)
     #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     pub request: Vec<String>,
     /// Packets from the VM that answer (repeatable)
     #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     pub response: Vec<String>,
+    /// Packets from the VM that ask others: it may sleep until the answer comes (repeatable)
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub call: Vec<String>,
+    /// Packets to the VM that answer its calls (repeatable)
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub answer: Vec<String>,
+    /// A pinned eBPF program that says what packets both ways mean (repeatable)
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub bpf: Vec<String>,
     /// Leave out the rules for TCP
     #[arg(long)]
     pub no_tcp_defaults: bool,
+    /// Leave out the rule for multicast, ARP and the like
+    #[arg(long)]
+    pub no_noise: bool,
+}
+
+impl RuleArgs {
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.own().is_empty()
+    }
+
+    /// Whether a packet to the VM may wake it by one of them, with `wake_on` request.
+    pub fn wakes(&self) -> bool {
+        !(self.wake.is_empty() && self.request.is_empty() && self.bpf.is_empty())
+    }
+
+    /// The user's own, in the order of the options above.
+    fn own(&self) -> Vec<Rule> {
+        let filters = [
+            (CLASS_IGNORE, rule::BOTH, &self.ignore),
+            (CLASS_WAKE, TO_VM, &self.wake),
+            (CLASS_SLEEP, FROM_VM, &self.sleep),
+            (CLASS_REQUEST, TO_VM, &self.request),
+            (CLASS_RESPONSE, FROM_VM, &self.response),
+            (CLASS_REQUEST, FROM_VM, &self.call),
+            (CLASS_RESPONSE, TO_VM, &self.answer),
+        ];
+        let filters = filters.into_iter().flat_map(|(class, direction, exprs)| {
+            let rule = move |expr: &String| Rule::filter(class, direction, expr);
+            exprs.iter().map(rule)
+        });
+        let programs = self.bpf.iter().map(|path| Rule::program(rule::BOTH, path));
+        filters.chain(programs).collect()
+    }
+
+    /// They, and those that come with sleepyctl.
+    pub fn complete(&self) -> Vec<Rule> {
+        rule::complete(self.own(), !self.no_tcp_defaults, !self.no_noise)
+    }
 }
 
 #[derive(Args, Debug)]
@@ -163,7 +176,7 @@ pub struct SetArgs {
     #[command(flatten)]
     pub rules: RuleArgs,
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub policy: Settings,
     /// No other nice value while a request is in flight
     #[arg(long, conflicts_with = "boost_nice", help_heading = "Policy")]
     pub no_boost: bool,
@@ -178,6 +191,28 @@ pub struct RemoveArgs {
     /// Every VM
     #[arg(long)]
     pub all: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// Manifests, or directories with *.toml
+    #[arg(required = true, value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
+    pub files: Vec<std::path::PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub manifests: CheckArgs,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove VMs that the manifests do not name
+    #[arg(long)]
+    pub prune: bool,
+    /// Name the VMs that stay as they are, too
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 #[derive(Args, Debug)]
@@ -200,20 +235,17 @@ impl Command {
             Self::Vm(Vm::Set(_)) => "vm set",
             Self::Vm(Vm::Remove(_)) => "vm remove",
             Self::Stats(_) => "stats",
+            Self::Check(_) => "check",
+            Self::Apply(_) => "apply",
+            Self::Export { .. } => "export",
+            Self::Schema => "schema",
             Self::Generate { .. } => "generate",
         }
     }
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
-    let is_good = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
-    if (1..NAME_SIZE).contains(&text.len()) && text.bytes().all(is_good) {
-        return Ok(text.to_string());
-    }
-    Err(format!(
-        "a name has 1 to {} printable ASCII characters, no blanks and no /",
-        NAME_SIZE - 1
-    ))
+    check_name(text).map(|()| text.to_string())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -229,6 +261,7 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use sleepy_uapi::NAME_SIZE;
 
     use super::*;
 
@@ -257,6 +290,9 @@ mod tests {
             "sleepyctl vm add --pid 1 --name a --sleepy-nice 20",
             "sleepyctl vm add --pid 1 --name a --linger 5",
             "sleepyctl vm add --pid 1 --name a --max-sleep 1us",
+            "sleepyctl vm add --pid 1 --name a --quiet 1us",
+            "sleepyctl vm add --pid 1 --name a --sleep-on response,naps",
+            "sleepyctl vm add --pid 1 --name a --wake-on stir",
             "sleepyctl vm set a --boost-nice -1 --no-boost",
             "sleepyctl vm remove",
             "sleepyctl vm remove a --all",
@@ -284,6 +320,27 @@ mod tests {
             (7, vec!["x".to_string(), "y".to_string()])
         );
         assert_eq!(args.link, ["blue/tap0"]);
+    }
+
+    #[test]
+    fn rules_have_their_classes_and_directions() {
+        let args = RuleArgs {
+            request: vec!["a".to_string()],
+            ignore: vec!["b".to_string()],
+            call: vec!["c".to_string()],
+            answer: vec!["d".to_string()],
+            bpf: vec!["/e".to_string()],
+            ..RuleArgs::default()
+        };
+        let expected = [
+            Rule::filter(CLASS_IGNORE, rule::BOTH, "b"),
+            Rule::filter(CLASS_REQUEST, TO_VM, "a"),
+            Rule::filter(CLASS_REQUEST, FROM_VM, "c"),
+            Rule::filter(CLASS_RESPONSE, TO_VM, "d"),
+            Rule::program(rule::BOTH, "/e"),
+        ];
+        assert_eq!(args.own(), expected);
+        assert!(args.wakes());
     }
 
     #[test]

@@ -6,9 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use sleepy_uapi as uapi;
-use sleepy_uapi::{
-    Info, Link, Policy, Vcpu, VmAdd, VmGet, VmLink, VmRemove, VmSet, VmSetRules, VmStats,
-};
+use sleepy_uapi::{Info, Link, Vcpu, VmAdd, VmGet, VmLink, VmRemove, VmRule, VmSet, VmStats};
 
 use crate::error::{Error, Result, words};
 use crate::ioctl::{self, KernelRule};
@@ -98,32 +96,9 @@ impl Device {
         .map_err(|errno| vm_error(vm, errno))
     }
 
-    /// Replaces a VM's policy.
-    pub fn set(&self, vm: &VmGet, policy: Policy) -> Result<()> {
-        ioctl::vm_set(
-            &self.0,
-            VmSet {
-                id: vm.id,
-                reserved: 0,
-                policy,
-            },
-        )
-        .map_err(|errno| match errno {
-            Errno::INVAL => Error::failed(format!(
-                "VM {}: the module refuses this policy",
-                vm_name(vm)
-            )),
-            _ => vm_error(vm, errno),
-        })
-    }
-
-    /// Replaces a VM's rules. The error is the kernel's, as in [`add`](Self::add).
-    pub fn set_rules(
-        &self,
-        set: &mut VmSetRules,
-        rules: &[KernelRule<'_>],
-    ) -> rustix::io::Result<()> {
-        ioctl::vm_set_rules(&self.0, set, rules)
+    /// Replaces a VM's policy, rules, or both. The error is the kernel's, as in [`add`](Self::add).
+    pub fn set(&self, set: &mut VmSet, rules: Option<&[KernelRule<'_>]>) -> rustix::io::Result<()> {
+        ioctl::vm_set(&self.0, set, rules)
     }
 
     /// A VM's statistics; none if it is gone.
@@ -154,6 +129,14 @@ impl Device {
         })
         .map_err(|errno| vm_error(vm, errno))
     }
+
+    /// A VM's rules, in their order.
+    pub fn rules(&self, vm: &VmGet) -> Result<Vec<VmRule>> {
+        all(vm.n_rules, |room: &mut [VmRule]| {
+            ioctl::vm_rules(&self.0, vm.id, room)
+        })
+        .map_err(|errno| vm_error(vm, errno))
+    }
 }
 
 /// Asks for items until all of them had room: their number may grow between two calls.
@@ -175,6 +158,12 @@ fn all<T: Copy + Default>(
 /// A VM's name.
 pub fn vm_name(vm: &VmGet) -> String {
     text(&vm.name)
+}
+
+/// A rule's text.
+pub fn rule_text(rule: &VmRule) -> String {
+    let len = rule.text.len().min(rule.text_len as usize);
+    String::from_utf8_lossy(&rule.text[..len]).into_owned()
 }
 
 /// The text before the first NUL.

@@ -9,6 +9,8 @@ use rustix::io::Errno;
 /// Exit codes; `--help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
+    /// It worked.
+    Done = 0,
     /// It did not work.
     Failed = 1,
     /// The command line makes no sense.

@@ -1,116 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The rules of a VM: pcap-filter(7) expressions, compiled by libpcap to classic BPF.
+//! Rules as the kernel takes them: pcap-filter(7) expressions, compiled by libpcap to classic BPF, and pinned
+//! eBPF programs.
+
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use pcap::{Active, BpfProgram, Capture, Dead, Linktype};
-use sleepy_uapi::{
-    CLASS_CLOSE, CLASS_IGNORE, CLASS_REQUEST, CLASS_RESPONSE, FROM_VM, MAX_INSNS, MAX_RULES, TO_VM,
-};
+use sleepy_uapi::{MAX_INSNS, MAX_RULES, MAX_TEXT};
 
-use crate::cli::RuleArgs;
 use crate::error::{Error, Result};
-use crate::ioctl::KernelRule;
+use crate::ioctl::{KernelRule, Matcher};
 use crate::link::Found;
+use crate::program::Program;
+use crate::rule::{Match, Rule};
 
 #[cfg(test)]
 mod tests;
-
-/// A rule before it is compiled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// One of `CLASS_*`.
-    pub class: u32,
-    /// `TO_VM`, `FROM_VM` or both.
-    pub direction: u32,
-    /// What it matches.
-    pub expr: String,
-}
-
-impl Rule {
-    fn new(class: u32, direction: u32, expr: impl Into<String>) -> Self {
-        Self {
-            class,
-            direction,
-            expr: expr.into(),
-        }
-    }
-
-    /// What the user calls it.
-    pub fn name(&self) -> String {
-        match self.class {
-            CLASS_REQUEST => format!("--request '{}'", self.expr),
-            CLASS_RESPONSE => format!("--response '{}'", self.expr),
-            _ => "a default rule for TCP (leave it out with --no-tcp-defaults)".to_string(),
-        }
-    }
-}
-
-/// The rules in their order: what TCP does to open, acknowledge and end a connection around what the user
-/// wants to see.
-///
-/// | # | direction | class | segment |
-/// |---|---|---|---|
-/// | 1 | both | close | reset |
-/// | 2 | from the VM | close | FIN without payload: nothing more will come, so no answer either |
-/// | 3 | both | ignore | no payload, no SYN: a bare acknowledgement, or the client's FIN |
-/// |   | | request, response | the user's |
-/// | 4 | from the VM | close | any other FIN: the last of an answer that no rule knows |
-///
-/// A client's bare FIN asks for nothing. Were it a request, then whenever the VM closes first, its flow
-/// would stay in flight: the VM only acknowledges it.
-pub fn rules(requests: &[String], responses: &[String], with_tcp: bool) -> Vec<Rule> {
-    let tcp = |class, direction, expr: String| with_tcp.then(|| Rule::new(class, direction, expr));
-    let before = [
-        tcp(CLASS_CLOSE, TO_VM | FROM_VM, tcp_expr("{flags} & 4 != 0")),
-        tcp(
-            CLASS_CLOSE,
-            FROM_VM,
-            tcp_expr("{flags} & 3 = 1 and {no payload}"),
-        ),
-        tcp(
-            CLASS_IGNORE,
-            TO_VM | FROM_VM,
-            tcp_expr("{flags} & 2 = 0 and {no payload}"),
-        ),
-    ];
-    let requests = requests
-        .iter()
-        .map(|expr| Rule::new(CLASS_REQUEST, TO_VM, expr));
-    let responses = responses
-        .iter()
-        .map(|expr| Rule::new(CLASS_RESPONSE, FROM_VM, expr));
-    let after = tcp(CLASS_CLOSE, FROM_VM, tcp_expr("{flags} & 1 != 0"));
-    before
-        .into_iter()
-        .flatten()
-        .chain(requests)
-        .chain(responses)
-        .chain(after)
-        .collect()
-}
-
-/// A condition on TCP segments, for IPv4 and IPv6, with and without a VLAN tag in the packet.
-///
-/// libpcap's `tcp[]` is IPv4 only. Lengths are those in the IP header, since short frames are padded. Of
-/// a segment too long for that field it is 0, which is no header's length, so that it has a payload.
-fn tcp_expr(condition: &str) -> String {
-    let ip4 = condition.replace("{flags}", "tcp[13]").replace(
-        "{no payload}",
-        "ip[2:2] = ((ip[0] & 0xf) << 2) + ((tcp[12] & 0xf0) >> 2)",
-    );
-    let ip6 = condition
-        .replace("{flags}", "ip6[53]")
-        .replace("{no payload}", "ip6[4:2] = (ip6[52] & 0xf0) >> 2");
-    let both = format!("({ip4}) or (ip6[6] = 6 and {ip6})");
-    format!("{both} or (vlan and ({both}))")
-}
 
 /// A rule, compiled.
 pub struct Compiled {
     /// From what.
     pub rule: Rule,
-    /// The instructions.
-    pub program: BpfProgram,
+    /// To what.
+    pub code: Code,
+}
+
+/// What the kernel runs.
+pub enum Code {
+    /// Classic BPF.
+    Classic(Rc<BpfProgram>),
+    /// An eBPF program.
+    Program(Program),
 }
 
 impl Compiled {
@@ -119,62 +40,93 @@ impl Compiled {
         KernelRule {
             class: self.rule.class,
             direction: self.rule.direction,
-            insns: self.program.get_instructions(),
+            tag: self.rule.origin as u32,
+            text: &self.rule.text,
+            matcher: match &self.code {
+                Code::Classic(program) => Matcher::Classic(program.get_instructions()),
+                Code::Program(program) => Matcher::Program(program.fd()),
+            },
         }
-    }
-}
-
-impl RuleArgs {
-    /// Whether there are any.
-    pub fn is_empty(&self) -> bool {
-        self.request.is_empty() && self.response.is_empty()
-    }
-
-    /// Compiles them, and what TCP does by itself, for packets of these links.
-    pub fn compile(&self, links: &[Found]) -> Result<Vec<Compiled>> {
-        let rules = rules(&self.request, &self.response, !self.no_tcp_defaults);
-        compile(rules, links)
     }
 }
 
 /// Compiles every rule as for a capture on one of these links.
 pub fn compile(rules: Vec<Rule>, links: &[Found]) -> Result<Vec<Compiled>> {
-    if rules.len() > MAX_RULES as usize {
-        return Err(Error::failed(format!(
-            "{} rules (with those for TCP) are too many, at most {MAX_RULES}; join expressions with `or`",
-            rules.len()
-        )));
-    }
-    let handle = Handle::open(links)?;
-    rules
-        .into_iter()
-        .map(|rule| compile_one(rule, &handle))
-        .collect()
+    Compiler::open(links)?.compile(rules)
 }
 
-fn compile_one(rule: Rule, handle: &Handle) -> Result<Compiled> {
-    let program = handle.compile(&rule.expr).map_err(|error| {
-        let why = match error {
-            pcap::Error::PcapError(text) => text,
-            other => other.to_string(),
-        };
-        Error::failed(format!("{}: {why}; see pcap-filter(7)", rule.name()))
-    })?;
-    let len = program.get_instructions().len();
-    if len > MAX_INSNS as usize {
-        return Err(Error::failed(format!(
-            "{}: {len} instructions are too many, at most {MAX_INSNS}; split it into several rules",
-            rule.name()
-        )));
+/// Compiles rules, each expression once.
+pub struct Compiler {
+    handle: Handle,
+    done: HashMap<String, Rc<BpfProgram>>,
+}
+
+impl Compiler {
+    /// As for a capture on one of these links.
+    pub fn open(links: &[Found]) -> Result<Self> {
+        Ok(Self {
+            handle: Handle::open(links)?,
+            done: HashMap::new(),
+        })
     }
-    Ok(Compiled { rule, program })
+
+    /// All rules of a VM.
+    pub fn compile(&mut self, rules: Vec<Rule>) -> Result<Vec<Compiled>> {
+        check_number(rules.len()).map_err(Error::failed)?;
+        for rule in &rules {
+            let named = |why| Error::failed(format!("{}: {why}", rule.name()));
+            check_text(&rule.text).map_err(named)?;
+        }
+        let compiled = |rule: Rule| {
+            let code = match &rule.matches {
+                Match::Filter(expr) => {
+                    let classic = self.classic(expr);
+                    let named = |why| Error::failed(format!("{}: {why}", rule.name()));
+                    Code::Classic(classic.map_err(named)?)
+                }
+                Match::Program(path) => Code::Program(Program::open(path)?),
+            };
+            Ok(Compiled { rule, code })
+        };
+        rules.into_iter().map(compiled).collect()
+    }
+
+    fn classic(&mut self, expr: &str) -> std::result::Result<Rc<BpfProgram>, String> {
+        if let Some(program) = self.done.get(expr) {
+            return Ok(Rc::clone(program));
+        }
+        let program = Rc::new(self.handle.check(expr)?);
+        self.done.insert(expr.to_string(), Rc::clone(&program));
+        Ok(program)
+    }
+}
+
+/// Whether a VM may have so many rules.
+pub fn check_number(rules: usize) -> std::result::Result<(), String> {
+    if rules <= MAX_RULES as usize {
+        return Ok(());
+    }
+    Err(format!(
+        "{rules} rules (with those for TCP and noise) are too many, at most {MAX_RULES}; join expressions with `or`"
+    ))
+}
+
+/// Whether the kernel can keep a rule's text.
+pub fn check_text(text: &str) -> std::result::Result<(), String> {
+    if text.len() <= MAX_TEXT as usize {
+        return Ok(());
+    }
+    Err(format!(
+        "{} bytes are too long, at most {MAX_TEXT}; split it into several rules",
+        text.len()
+    ))
 }
 
 /// What libpcap compiles for.
 ///
 /// The kernel takes the outer VLAN tag out of a packet and keeps it beside it. libpcap knows this, and
 /// looks in both places, when it compiles for a live Ethernet device; without one it looks in the packet only.
-enum Handle {
+pub enum Handle {
     Live(Capture<Active>),
     Dead(Capture<Dead>),
 }
@@ -187,9 +139,38 @@ impl Handle {
         if let Some(capture) = on_link.or_else(|| live("lo")) {
             return Ok(Self::Live(capture));
         }
+        Self::dead()
+    }
+
+    /// For any Ethernet device, without rights.
+    pub fn dead() -> Result<Self> {
         Capture::dead(Linktype::ETHERNET)
             .map(Self::Dead)
             .map_err(|error| Error::failed(format!("libpcap: {error}")))
+    }
+
+    /// What it compiles to, or what is wrong with it and the remedy.
+    pub fn check(&self, expr: &str) -> std::result::Result<BpfProgram, String> {
+        if expr.trim().is_empty() {
+            return Err("an empty filter matches every packet; write what is meant, or `ether[0] >= 0` for all".to_string());
+        }
+        let program = self.compile(expr).map_err(|error| match error {
+            pcap::Error::PcapError(text) if text.contains("rejects all packets") => never(),
+            pcap::Error::PcapError(text) => format!("{text}; see pcap-filter(7)"),
+            other => format!("{other}; see pcap-filter(7)"),
+        })?;
+        let insns = program.get_instructions();
+        if insns.len() > MAX_INSNS as usize {
+            return Err(format!(
+                "{} instructions are too many, at most {MAX_INSNS}; split it into several rules",
+                insns.len()
+            ));
+        }
+        match insns {
+            // `ret #0`, as code, jt, jf, k.
+            [only] if only.to_string() == "6 0 0 0" => Err(never()),
+            _ => Ok(program),
+        }
     }
 
     fn compile(&self, expr: &str) -> std::result::Result<BpfProgram, pcap::Error> {
@@ -198,6 +179,10 @@ impl Handle {
             Self::Dead(capture) => capture.compile(expr, true),
         }
     }
+}
+
+fn never() -> String {
+    "no packet on an Ethernet link can ever match; see pcap-filter(7)".to_string()
 }
 
 /// A capture on an Ethernet device of the current network namespace, if it is up and we may.

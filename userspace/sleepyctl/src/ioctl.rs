@@ -4,13 +4,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Result;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl};
 use sleepy_uapi as uapi;
 use sleepy_uapi::{
-    Info, Link, Rule, Vcpu, VmAdd, VmArray, VmGet, VmLink, VmRemove, VmSet, VmSetRules, VmStats,
+    Info, Link, Rule, Vcpu, VmAdd, VmArray, VmGet, VmLink, VmRemove, VmRule, VmSet, VmStats,
 };
 
 /// [`uapi::IOC_INFO`].
@@ -31,21 +31,33 @@ pub fn vm_add(
     add.n_links = links.len() as u32;
     add.rules = rules.as_ptr() as u64;
     add.n_rules = rules.len() as u32;
-    // SAFETY: the call reads and writes a `VmAdd`, and reads as many links, rules and instructions as it is
-    // told of; all of them are borrowed until it has returned.
+    // SAFETY: the call reads and writes a `VmAdd`, and reads as many links, rules, instructions and bytes
+    // of text as it is told of; all of them are borrowed until it has returned.
     let result = unsafe { ioctl(device, Updater::<{ uapi::IOC_VM_ADD }, VmAdd>::new(add)) };
     (add.links, add.rules) = (0, 0);
     result
 }
 
-/// A rule whose instructions are borrowed.
+/// A rule whose parts are borrowed.
 pub struct KernelRule<'a> {
     /// One of `CLASS_*`.
     pub class: u32,
     /// `TO_VM`, `FROM_VM` or both.
     pub direction: u32,
-    /// What libpcap has made of the expression.
-    pub insns: &'a [pcap::BpfInstruction],
+    /// Read back as it is.
+    pub tag: u32,
+    /// Read back as it is.
+    pub text: &'a str,
+    /// What it matches.
+    pub matcher: Matcher<'a>,
+}
+
+/// What a rule has the kernel run.
+pub enum Matcher<'a> {
+    /// What libpcap has made of an expression.
+    Classic(&'a [pcap::BpfInstruction]),
+    /// An eBPF program, which says the class.
+    Program(BorrowedFd<'a>),
 }
 
 // The kernel's `struct sock_filter` has 8 bytes, and libpcap's `struct bpf_insn`, which
@@ -54,12 +66,24 @@ const _: () = assert!(size_of::<pcap::BpfInstruction>() == 8);
 
 impl KernelRule<'_> {
     fn raw(&self) -> Rule {
-        Rule {
+        let rule = Rule {
             class: self.class,
             direction: self.direction,
-            len: self.insns.len() as u32,
-            reserved: 0,
-            insns: self.insns.as_ptr() as u64,
+            tag: self.tag,
+            text: self.text.as_ptr() as u64,
+            text_len: self.text.len() as u32,
+            ..Rule::default()
+        };
+        match self.matcher {
+            Matcher::Classic(insns) => Rule {
+                len: insns.len() as u32,
+                insns: insns.as_ptr() as u64,
+                ..rule
+            },
+            Matcher::Program(fd) => Rule {
+                prog_fd: fd.as_raw_fd(),
+                ..rule
+            },
         }
     }
 }
@@ -75,29 +99,18 @@ pub fn vm_remove(device: impl AsFd, remove: VmRemove) -> Result<()> {
     }
 }
 
-/// [`uapi::IOC_VM_SET`].
-pub fn vm_set(device: impl AsFd, set: VmSet) -> Result<()> {
-    // SAFETY: the call reads a `VmSet`.
-    unsafe { ioctl(device, Setter::<{ uapi::IOC_VM_SET }, VmSet>::new(set)) }
-}
-
-/// [`uapi::IOC_VM_SET_RULES`], with the address and number of `rules` filled in.
-pub fn vm_set_rules(
-    device: impl AsFd,
-    set: &mut VmSetRules,
-    rules: &[KernelRule<'_>],
-) -> Result<()> {
-    let rules: Vec<Rule> = rules.iter().map(KernelRule::raw).collect();
+/// [`uapi::IOC_VM_SET`], with the address and number of `rules` filled in, if there are any to set.
+pub fn vm_set(device: impl AsFd, set: &mut VmSet, rules: Option<&[KernelRule<'_>]>) -> Result<()> {
+    let rules: Vec<Rule> = rules
+        .unwrap_or_default()
+        .iter()
+        .map(KernelRule::raw)
+        .collect();
     set.rules = rules.as_ptr() as u64;
     set.n_rules = rules.len() as u32;
-    // SAFETY: the call reads and writes a `VmSetRules`, and reads as many rules and instructions as it is told of;
-    // all of them are borrowed until it has returned.
-    let result = unsafe {
-        ioctl(
-            device,
-            Updater::<{ uapi::IOC_VM_SET_RULES }, VmSetRules>::new(set),
-        )
-    };
+    // SAFETY: the call reads and writes a `VmSet`, and reads as many rules, instructions and bytes of text as it is
+    // told of; all of them are borrowed until it has returned.
+    let result = unsafe { ioctl(device, Updater::<{ uapi::IOC_VM_SET }, VmSet>::new(set)) };
     set.rules = 0;
     result
 }
@@ -149,6 +162,23 @@ pub fn vm_links(device: impl AsFd, id: u32, room: &mut [VmLink]) -> Result<u32> 
         ioctl(
             device,
             Updater::<{ uapi::IOC_VM_LINKS }, VmArray>::new(&mut array),
+        )
+    }?;
+    Ok(array.count)
+}
+
+/// [`uapi::IOC_VM_RULES`]: fills `room`, returns how many there are.
+pub fn vm_rules(device: impl AsFd, id: u32, room: &mut [VmRule]) -> Result<u32> {
+    let mut array = VmArray {
+        id,
+        count: room.len() as u32,
+        items: room.as_mut_ptr() as u64,
+    };
+    // SAFETY: as in `vm_vcpus`.
+    unsafe {
+        ioctl(
+            device,
+            Updater::<{ uapi::IOC_VM_RULES }, VmArray>::new(&mut array),
         )
     }?;
     Ok(array.count)

@@ -24,6 +24,13 @@ pub struct Found {
     pub ifindex: u32,
 }
 
+impl Found {
+    /// What tells it from every other link: its namespace and its number there.
+    pub fn key(&self) -> (u64, u32) {
+        (self.netns.inode(), self.ifindex)
+    }
+}
+
 /// Those of a VM's links whose network namespace can be reached from here.
 pub fn of_vm(device: &Device, vm: &VmGet) -> Result<Vec<Found>> {
     let names = netns::names();
@@ -49,10 +56,7 @@ pub fn of_vm(device: &Device, vm: &VmGet) -> Result<Vec<Found>> {
 pub fn find(vmm: &Vmm, named: &[String], take_taps: bool) -> Result<Vec<Found>> {
     let mut links: Vec<Found> = Vec::new();
     let mut add = |link: Found| {
-        let is_same = |other: &Found| {
-            (other.netns.inode(), other.ifindex) == (link.netns.inode(), link.ifindex)
-        };
-        if !links.iter().any(is_same) {
+        if !links.iter().any(|other| other.key() == link.key()) {
             links.push(link);
         }
     };
@@ -104,6 +108,12 @@ impl<'a> Name<'a> {
     }
 }
 
+/// The path of the namespace, if one is named, and the device.
+pub fn split(text: &str) -> (Option<String>, &str) {
+    let name = Name::parse(text);
+    (name.netns, name.device)
+}
+
 fn look_up(vmm: &Vmm, text: &str) -> Result<Found> {
     let name = Name::parse(text);
     let found = |netns: Netns, ifindex| Found {
@@ -115,16 +125,16 @@ fn look_up(vmm: &Vmm, text: &str) -> Result<Found> {
     if let Some(path) = &name.netns {
         let netns = Netns::open(path).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => Error::failed(format!(
-                "--link {text}: there is no network namespace {path}; `ip netns` lists them"
+                "link {text}: there is no network namespace {path}; `ip netns` lists them"
             )),
-            _ => Error::os(format!("--link {text}: {path}"), errno),
+            _ => Error::os(format!("link {text}: {path}"), errno),
         })?;
         return match index(&netns, name.device) {
             Ok(Some(ifindex)) => Ok(found(netns, ifindex)),
             Ok(None) => Err(Error::failed(format!(
-                "--link {text}: there is no such device in {path}"
+                "link {text}: there is no such device in {path}"
             ))),
-            Err(error) => Err(error.of(&format!("--link {text}"))),
+            Err(error) => Err(error.of(&format!("link {text}"))),
         };
     }
     let own = Netns::own().map_err(|errno| Error::os("the network namespace", errno))?;
@@ -136,7 +146,7 @@ fn look_up(vmm: &Vmm, text: &str) -> Result<Found> {
         return Ok(found(theirs, ifindex));
     }
     Err(Error::failed(format!(
-        "--link {text}: there is no such device here or in the network namespace of {vmm}; \
+        "link {text}: there is no such device here or in the network namespace of {vmm}; \
          for another one, write --link NETNS/{text}"
     )))
 }
@@ -205,7 +215,7 @@ mod tests {
                 .unwrap()
                 .to_string()
         };
-        assert!(error("nosuchdev").starts_with("--link nosuchdev: there is no such device here"));
+        assert!(error("nosuchdev").starts_with("link nosuchdev: there is no such device here"));
         assert!(
             error("nosuchns/tap0").contains("there is no network namespace /run/netns/nosuchns")
         );

@@ -10,20 +10,31 @@ use serde::Serialize;
 
 use cli::{Cli, Command, Vm};
 use error::{Error, Exit, Result};
-use output::Output;
+use output::{ErrorJson, Output};
 
-mod add_error;
+mod apply;
+mod attempt;
+mod check;
 mod cli;
 mod device;
 mod error;
+mod events;
+mod export;
 mod filter;
 mod generate;
+mod help;
 mod histogram;
+mod host;
 mod ioctl;
 mod link;
+mod manifest;
 mod netns;
 mod output;
 mod policy;
+mod processes;
+mod program;
+mod rule;
+mod similar;
 mod stats;
 mod stats_text;
 mod time;
@@ -33,6 +44,7 @@ mod vm_remove;
 mod vm_set;
 mod vm_show;
 mod vmm;
+mod wanted;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -41,7 +53,7 @@ fn main() -> ExitCode {
     };
     let name = cli.command.as_ref().map_or("sleepyctl", Command::name);
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
             let error = error.of(name);
             if cli.json {
@@ -53,7 +65,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<Exit> {
     let output = Output { json: cli.json };
     match &cli.command {
         None => vm_list::run_with_module(output),
@@ -63,8 +75,13 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Vm(Vm::Set(args))) => vm_set::run(output, args),
         Some(Command::Vm(Vm::Remove(args))) => vm_remove::run(output, args),
         Some(Command::Stats(args)) => stats::run(output, args),
+        Some(Command::Check(args)) => return check::run(output, args),
+        Some(Command::Apply(args)) => return apply::run(output, args),
+        Some(Command::Export { names }) => export::run(output, names),
+        Some(Command::Schema) => output::write(manifest::SCHEMA),
         Some(Command::Generate { dir }) => generate::run(dir),
     }
+    .map(|()| Exit::Done)
 }
 
 /// `--help` and `--version` end up here too, but are no errors.
@@ -106,18 +123,9 @@ struct ErrorBody<'a> {
     error: ErrorJson<'a>,
 }
 
-#[derive(Serialize)]
-struct ErrorJson<'a> {
-    message: &'a str,
-    exit: u8,
-}
-
 fn print_json(error: &Error) {
     let body = ErrorBody {
-        error: ErrorJson {
-            message: &error.message,
-            exit: error.exit as u8,
-        },
+        error: ErrorJson::from(error),
     };
     // The text goes to standard error in any case.
     let _ = output::write(&(output::json(body) + "\n"));

@@ -41,6 +41,28 @@ pub fn json(body: impl Serialize) -> String {
     serde_json::to_string(&document).expect("every body is an object with keys of text")
 }
 
+/// An error as JSON has it.
+#[derive(Serialize)]
+pub struct ErrorJson<'a> {
+    message: &'a str,
+    exit: u8,
+}
+
+impl<'a> From<&'a Error> for ErrorJson<'a> {
+    fn from(error: &'a Error) -> Self {
+        Self {
+            message: &error.message,
+            exit: error.exit as u8,
+        }
+    }
+}
+
+/// `1 file`, `2 files`
+pub fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 /// Writes to standard output. Nobody reads on is no error: `sleepyctl stats --watch 1 | head`.
 pub fn write(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();

@@ -2,10 +2,15 @@
 
 //! How a VM sleeps and wakes: options, defaults, words.
 
+use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use sleepy_uapi::{LEVER_NICE, LEVER_OBSERVE, POLICY_BOOST, Policy};
+use sleepy_uapi::{
+    LEVER_NICE, LEVER_OBSERVE, POLICY_BOOST, Policy, SLEEP_QUIET, SLEEP_RESPONSE, SLEEP_SPIN,
+    WAKE_REQUEST, WAKE_TIMER,
+};
 
+use crate::events::Set;
 use crate::time;
 
 /// How weight is taken away.
@@ -37,67 +42,103 @@ pub fn lever_names(bits: u64) -> Vec<String> {
         .collect()
 }
 
-/// The options that make a policy. What is not given stays as it is.
+/// The nice value while a request is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boost {
+    /// The threads' own.
+    Off,
+    /// This one.
+    To(i32),
+}
+
+/// What makes a policy. What is not given stays as it is.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Policy")]
-pub struct PolicyArgs {
+pub struct Settings {
+    /// Events that let the VM sleep: response, idle, spin, quiet, hint [vm add: response]
+    #[arg(long, value_name = "LIST", value_parser = |list: &str| Set::SleepOn.parse(list))]
+    pub sleep_on: Option<u32>,
+    /// Events that wake it: request, packet, interrupt, timer, ipi, doorbell, hint [vm add: request]
+    #[arg(long, value_name = "LIST", value_parser = |list: &str| Set::WakeOn.parse(list))]
+    pub wake_on: Option<u32>,
     /// observe: only measure; nice: the vCPU threads' nice value [vm add: nice]
     #[arg(long, value_enum, hide_possible_values = true)]
-    lever: Option<Lever>,
+    pub lever: Option<Lever>,
     /// Nice value of a sleepy VM's vCPU threads [vm add: 19]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = nice_range())]
-    sleepy_nice: Option<i32>,
+    pub sleepy_nice: Option<i32>,
     /// Nice value while a request is in flight [vm add: their own]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = nice_range())]
-    boost_nice: Option<i32>,
-    /// How long a VM stays awake after its last answer [vm add: 200us]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = nice_range().map(Boost::To))]
+    pub boost_nice: Option<Boost>,
+    /// How long a VM stays awake after its last answer, or after it was woken by something else than a request; for
+    /// idle, how long it must have been so [vm add: 200us]
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
-    linger: Option<u64>,
+    pub linger: Option<u64>,
     /// After this time, a request counts as lost [vm add: 5s]
     #[arg(long, value_name = "TIME", value_parser = time::parse_timeout)]
-    request_timeout: Option<u64>,
+    pub request_timeout: Option<u64>,
     /// After this time asleep, a VM is awake for a moment [vm add: 1s]
     #[arg(long, value_name = "TIME", value_parser = time::parse_timeout)]
-    max_sleep: Option<u64>,
+    pub max_sleep: Option<u64>,
+    /// For quiet: how long there is neither a packet nor device I/O [vm add: 50ms]
+    #[arg(long, value_name = "TIME", value_parser = time::parse_timeout)]
+    pub quiet: Option<u64>,
+    /// For spin: how long a vCPU is on its CPU without I/O [vm add: 20ms]
+    #[arg(long, value_name = "TIME", value_parser = time::parse_timeout)]
+    pub spin: Option<u64>,
+    /// For timer: how long after a guest's timer the VM may stay asleep [vm add: 0s]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub timer_slack: Option<u64>,
 }
 
 fn nice_range() -> clap::builder::RangedI64ValueParser<i32> {
     clap::value_parser!(i32).range(-20..=19)
 }
 
-impl PolicyArgs {
-    /// Whether no option was given.
+impl Settings {
+    /// Whether nothing was given.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
+    /// These, and where they say nothing, those.
+    pub fn or(&self, others: &Self) -> Self {
+        Self {
+            sleep_on: self.sleep_on.or(others.sleep_on),
+            wake_on: self.wake_on.or(others.wake_on),
+            lever: self.lever.or(others.lever),
+            sleepy_nice: self.sleepy_nice.or(others.sleepy_nice),
+            boost_nice: self.boost_nice.or(others.boost_nice),
+            linger: self.linger.or(others.linger),
+            request_timeout: self.request_timeout.or(others.request_timeout),
+            max_sleep: self.max_sleep.or(others.max_sleep),
+            quiet: self.quiet.or(others.quiet),
+            spin: self.spin.or(others.spin),
+            timer_slack: self.timer_slack.or(others.timer_slack),
+        }
+    }
+
     /// The policy with what was given.
     pub fn apply(&self, policy: Policy) -> Policy {
-        let policy = Policy {
+        let (boost_nice, flags) = match self.boost_nice {
+            None => (policy.boost_nice, policy.flags),
+            Some(Boost::Off) => (0, policy.flags & !POLICY_BOOST),
+            Some(Boost::To(nice)) => (nice, policy.flags | POLICY_BOOST),
+        };
+        Policy {
             linger: self.linger.unwrap_or(policy.linger),
             request_timeout: self.request_timeout.unwrap_or(policy.request_timeout),
             max_sleep: self.max_sleep.unwrap_or(policy.max_sleep),
+            quiet: self.quiet.unwrap_or(policy.quiet),
+            spin: self.spin.unwrap_or(policy.spin),
+            timer_slack: self.timer_slack.unwrap_or(policy.timer_slack),
             lever: self.lever.map_or(policy.lever, |lever| lever as u32),
             sleepy_nice: self.sleepy_nice.unwrap_or(policy.sleepy_nice),
-            ..policy
-        };
-        match self.boost_nice {
-            Some(boost_nice) => Policy {
-                boost_nice,
-                flags: policy.flags | POLICY_BOOST,
-                ..policy
-            },
-            None => policy,
+            boost_nice,
+            flags,
+            sleep_on: self.sleep_on.unwrap_or(policy.sleep_on),
+            wake_on: self.wake_on.unwrap_or(policy.wake_on),
         }
-    }
-}
-
-/// The policy without a boost.
-pub fn without_boost(policy: Policy) -> Policy {
-    Policy {
-        boost_nice: 0,
-        flags: policy.flags & !POLICY_BOOST,
-        ..policy
     }
 }
 
@@ -107,10 +148,15 @@ pub fn default() -> Policy {
         linger: 200_000,
         request_timeout: 5_000_000_000,
         max_sleep: 1_000_000_000,
+        quiet: 50_000_000,
+        spin: 20_000_000,
+        timer_slack: 0,
         lever: LEVER_NICE,
         sleepy_nice: 19,
         boost_nice: 0,
         flags: 0,
+        sleep_on: 1 << SLEEP_RESPONSE,
+        wake_on: 1 << WAKE_REQUEST,
     }
 }
 
@@ -123,6 +169,11 @@ pub struct PolicyJson {
     linger_ns: u64,
     request_timeout_ns: u64,
     max_sleep_ns: u64,
+    quiet_ns: u64,
+    spin_ns: u64,
+    timer_slack_ns: u64,
+    sleep_on: Vec<&'static str>,
+    wake_on: Vec<&'static str>,
 }
 
 impl From<&Policy> for PolicyJson {
@@ -134,6 +185,11 @@ impl From<&Policy> for PolicyJson {
             linger_ns: policy.linger,
             request_timeout_ns: policy.request_timeout,
             max_sleep_ns: policy.max_sleep,
+            quiet_ns: policy.quiet,
+            spin_ns: policy.spin,
+            timer_slack_ns: policy.timer_slack,
+            sleep_on: Set::SleepOn.names(policy.sleep_on),
+            wake_on: Set::WakeOn.names(policy.wake_on),
         }
     }
 }
@@ -168,17 +224,50 @@ pub fn times_text(policy: &Policy) -> String {
     )
 }
 
+/// The events of a set in words, with the times that belong to them.
+pub fn events_text(policy: &Policy, set: Set) -> String {
+    let (bits, times): (u32, &[(usize, &str, u64)]) = match set {
+        Set::SleepOn => (
+            policy.sleep_on,
+            &[
+                (SLEEP_SPIN, "", policy.spin),
+                (SLEEP_QUIET, "", policy.quiet),
+            ],
+        ),
+        Set::WakeOn => (
+            policy.wake_on,
+            &[(WAKE_TIMER, "slack ", policy.timer_slack)],
+        ),
+    };
+    let event = |bit: u32| {
+        let name = set.names(1 << bit).join("");
+        match times.iter().find(|(event, ..)| *event as u32 == bit) {
+            Some((_, what, time)) => format!("{name} ({what}{})", time::exact(*time)),
+            None => name,
+        }
+    };
+    let events: Vec<String> = (0..u32::BITS)
+        .filter(|bit| bits >> bit & 1 == 1)
+        .map(event)
+        .collect();
+    if events.is_empty() {
+        "nothing".to_string()
+    } else {
+        events.join(", ")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn options_replace_only_what_they_name() {
-        assert_eq!(PolicyArgs::default().apply(default()), default());
-        let args = PolicyArgs {
+        assert_eq!(Settings::default().apply(default()), default());
+        let args = Settings {
             linger: Some(0),
             lever: Some(Lever::Observe),
-            ..PolicyArgs::default()
+            ..Settings::default()
         };
         assert_eq!(
             args.apply(default()),
@@ -192,18 +281,59 @@ mod tests {
 
     #[test]
     fn boost_comes_and_goes() {
-        let args = PolicyArgs {
-            boost_nice: Some(-5),
-            ..PolicyArgs::default()
+        let args = Settings {
+            boost_nice: Some(Boost::To(-5)),
+            ..Settings::default()
         };
         let boosted = args.apply(default());
         assert_eq!(boost(&boosted), Some(-5));
         assert_eq!(
-            boost(&PolicyArgs::default().apply(boosted)),
+            boost(&Settings::default().apply(boosted)),
             Some(-5),
             "kept by a later change"
         );
-        assert_eq!(without_boost(boosted), default());
+        let off = Settings {
+            boost_nice: Some(Boost::Off),
+            ..Settings::default()
+        };
+        assert_eq!(off.apply(boosted), default());
+    }
+
+    #[test]
+    fn first_one_to_say_something_counts() {
+        let first = Settings {
+            linger: Some(0),
+            ..Settings::default()
+        };
+        let second = Settings {
+            linger: Some(1),
+            quiet: Some(2_000_000),
+            boost_nice: Some(Boost::Off),
+            ..Settings::default()
+        };
+        let both = first.or(&second);
+        assert_eq!(
+            (both.linger, both.quiet, both.boost_nice),
+            (Some(0), Some(2_000_000), Some(Boost::Off))
+        );
+    }
+
+    #[test]
+    fn events_have_their_times() {
+        let policy = Policy {
+            sleep_on: sleepy_uapi::SLEEP_EVENTS,
+            wake_on: 1 << WAKE_REQUEST | 1 << WAKE_TIMER,
+            ..default()
+        };
+        assert_eq!(
+            events_text(&policy, Set::SleepOn),
+            "response, idle, spin (20ms), quiet (50ms), hint"
+        );
+        assert_eq!(
+            events_text(&policy, Set::WakeOn),
+            "request, timer (slack 0s)"
+        );
+        assert_eq!(events_text(&Policy::default(), Set::WakeOn), "nothing");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use sleepy_uapi::{Histogram, PHASES, VmGet, VmStats};
 use crate::cli::StatsArgs;
 use crate::device::{Device, gone, vm_name};
 use crate::error::Result;
+use crate::events;
 use crate::histogram::Summary;
 use crate::output::Output;
 use crate::stats_text;
@@ -32,8 +33,12 @@ pub struct Stats {
     pub closed: u64,
     pub timeouts: u64,
     pub overflows: u64,
-    pub wakes: Wakes,
-    pub sleeps: Sleeps,
+    pub calls: u64,
+    pub answers: u64,
+    pub calls_in_flight: u32,
+    pub hints_refused: u64,
+    pub wakes: Causes,
+    pub sleeps: Causes,
     pub time_ns: Phases,
     pub oncpu_ns: Phases,
     /// Part of the on-CPU time in which no request was in flight.
@@ -42,19 +47,19 @@ pub struct Stats {
     pub exec_ns: Summary,
 }
 
-#[derive(Serialize)]
-pub struct Wakes {
-    pub request: u64,
-    pub stir: u64,
-    pub admin: u64,
+/// How often, by cause.
+pub struct Causes(pub Vec<(&'static str, u64)>);
+
+impl Causes {
+    fn new(names: &[&'static str], counts: &[u64]) -> Self {
+        Self(names.iter().copied().zip(counts.iter().copied()).collect())
+    }
 }
 
-#[derive(Serialize)]
-pub struct Sleeps {
-    pub response: u64,
-    pub close: u64,
-    pub timeout: u64,
-    pub quiet: u64,
+impl Serialize for Causes {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().copied())
+    }
 }
 
 #[derive(Serialize)]
@@ -93,17 +98,12 @@ impl Stats {
             closed: stats.closed,
             timeouts: stats.timeouts,
             overflows: stats.overflows,
-            wakes: Wakes {
-                request: stats.wakes[uapi::WAKE_REQUEST],
-                stir: stats.wakes[uapi::WAKE_STIR],
-                admin: stats.wakes[uapi::WAKE_ADMIN],
-            },
-            sleeps: Sleeps {
-                response: stats.sleeps[uapi::SLEEP_RESPONSE],
-                close: stats.sleeps[uapi::SLEEP_CLOSE],
-                timeout: stats.sleeps[uapi::SLEEP_TIMEOUT],
-                quiet: stats.sleeps[uapi::SLEEP_QUIET],
-            },
+            calls: stats.calls,
+            answers: stats.answers,
+            calls_in_flight: vm.calls,
+            hints_refused: stats.hints_refused,
+            wakes: Causes::new(&events::WAKES, &stats.wakes),
+            sleeps: Causes::new(&events::SLEEPS, &stats.sleeps),
             time_ns: Phases::from(&stats.time),
             idle_share: share(oncpu_ns.sum() - oncpu_ns.in_flight, oncpu_ns.sum()),
             oncpu_ns,
@@ -192,6 +192,9 @@ fn difference(now: &VmStats, before: &VmStats) -> VmStats {
         closed: now.closed.saturating_sub(before.closed),
         timeouts: now.timeouts.saturating_sub(before.timeouts),
         overflows: now.overflows.saturating_sub(before.overflows),
+        calls: now.calls.saturating_sub(before.calls),
+        answers: now.answers.saturating_sub(before.answers),
+        hints_refused: now.hints_refused.saturating_sub(before.hints_refused),
         wakes: each(&now.wakes, &before.wakes),
         sleeps: each(&now.sleeps, &before.sleeps),
         time: each(&now.time, &before.time),
@@ -256,13 +259,14 @@ mod tests {
             "/timeouts",
             "/overflows",
             "/idle_share",
+            "/calls",
+            "/answers",
+            "/calls_in_flight",
+            "/hints_refused",
             "/wakes/request",
-            "/wakes/stir",
-            "/wakes/admin",
+            "/wakes/answer",
             "/sleeps/response",
-            "/sleeps/close",
-            "/sleeps/timeout",
-            "/sleeps/quiet",
+            "/sleeps/call",
             "/time_ns/in_flight",
             "/time_ns/idle",
             "/time_ns/sleepy",

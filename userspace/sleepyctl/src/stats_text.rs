@@ -5,7 +5,7 @@
 use crate::histogram::Summary;
 use crate::output::Align::{Left, Right};
 use crate::output::Table;
-use crate::stats::{Phases, Stats, share};
+use crate::stats::{Causes, Phases, Stats, share};
 use crate::time::short;
 
 /// The text.
@@ -62,25 +62,59 @@ fn full(vm: &Stats) -> String {
         ("timed out", vm.timeouts),
         ("untracked", vm.overflows),
     ]);
-    let wakes = sentence(&[
-        ("request", vm.wakes.request),
-        ("max sleep", vm.wakes.stir),
-        ("administrator", vm.wakes.admin),
-    ]);
-    let sleeps = sentence(&[
-        ("response", vm.sleeps.response),
-        ("close", vm.sleeps.close),
-        ("timeout", vm.sleeps.timeout),
-        ("quiet", vm.sleeps.quiet),
-    ]);
+    let mut lines = vec![("packets", packets), ("flows", flows)];
+    let calls = [
+        ("calls", vm.calls),
+        ("answers", vm.answers),
+        ("in flight", vm.calls_in_flight.into()),
+    ];
+    if calls.iter().any(|(_, count)| *count > 0) {
+        lines.push(("its own", sentence(&calls)));
+    }
+    if vm.hints_refused > 0 {
+        lines.push(("hints", sentence(&[("refused", vm.hints_refused)])));
+    }
+    lines.push(("woken by", causes(&vm.wakes)));
+    lines.push(("asleep after", causes(&vm.sleeps)));
+    let lines: String = lines.iter().map(|(name, text)| field(name, text)).collect();
     format!(
-        "{} (id {})\n\n  packets       {packets}\n  flows         {flows}\n  woken by      {wakes}\n  \
-         asleep after  {sleeps}\n\n{}\n{}",
+        "{} (id {})\n\n{lines}\n{}\n{}",
         vm.name,
         vm.id,
         phases(vm),
         times(vm)
     )
+}
+
+/// Those that there were.
+fn causes(causes: &Causes) -> String {
+    let seen = causes.0.iter().filter(|(_, count)| *count > 0);
+    let seen: Vec<String> = seen
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if seen.is_empty() {
+        "nothing".to_string()
+    } else {
+        seen.join(", ")
+    }
+}
+
+/// A name and what there is, in as many lines as it takes.
+fn field(name: &str, text: &str) -> String {
+    const HANG: &str = "                ";
+    let mut lines = vec![format!("  {name:<14}")];
+    for part in text.split_inclusive(", ") {
+        let line = lines.last_mut().expect("there is a first one");
+        if line.len() + part.trim_end().len() > 80 {
+            lines.push(format!("{HANG}{part}"));
+        } else {
+            line.push_str(part);
+        }
+    }
+    lines
+        .iter()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
 }
 
 fn phases(vm: &Stats) -> String {
@@ -149,7 +183,7 @@ fn time(ns: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Sleeps, Wakes};
+    use crate::events::{SLEEPS, WAKES};
 
     fn busy(name: &str) -> Stats {
         let time = Phases {
@@ -182,17 +216,12 @@ mod tests {
             closed: 1_234_567,
             timeouts: 123_456,
             overflows: 12_345,
-            wakes: Wakes {
-                request: 12_345_678,
-                stir: 123_456,
-                admin: 99,
-            },
-            sleeps: Sleeps {
-                response: 12_345_678,
-                close: 12_345,
-                timeout: 12_345,
-                quiet: 1_234,
-            },
+            calls: 12_345_678,
+            answers: 12_345_678,
+            calls_in_flight: 64,
+            hints_refused: 12_345,
+            wakes: Causes(WAKES.map(|name| (name, 12_345_678)).to_vec()),
+            sleeps: Causes(SLEEPS.map(|name| (name, 12_345_678)).to_vec()),
             oncpu_ns: Phases {
                 in_flight: 29_000_000_000,
                 idle: 1_000_000_000,
@@ -216,6 +245,21 @@ mod tests {
             .find(|line| line.trim_start().starts_with("execution"));
         let words: Vec<&str> = nothing.unwrap_or_default().split_whitespace().collect();
         assert_eq!(words, ["execution", "0", "-", "-", "-", "-"], "{text}");
+    }
+
+    #[test]
+    fn only_what_happened_is_shown() {
+        let mut vm = busy("a");
+        vm.wakes = Causes(vec![("request", 0), ("timer", 7), ("stir", 1)]);
+        vm.sleeps = Causes(vec![("response", 0)]);
+        (vm.calls, vm.answers, vm.calls_in_flight, vm.hints_refused) = (0, 0, 0, 0);
+        let text = human(&[vm]);
+        assert!(text.contains("  woken by      timer 7, stir 1\n"), "{text}");
+        assert!(text.contains("  asleep after  nothing\n"), "{text}");
+        assert!(
+            !text.contains("its own") && !text.contains("hints"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@ use sleepy_uapi::{Info, STATE_AWAKE, STATE_SLEEPY, VmGet};
 
 use crate::device::{Device, vm_name};
 use crate::error::Result;
+use crate::events::Set;
+use crate::host::{self, Limit};
 use crate::output::Align::{Left, Right};
 use crate::output::{Output, Table};
 use crate::policy::{lever_name, lever_names};
@@ -52,7 +54,9 @@ struct Module {
     abi: u32,
     version: Option<String>,
     levers: Vec<String>,
-    features: u64,
+    sleep_on: Vec<&'static str>,
+    wake_on: Vec<&'static str>,
+    limits: Vec<Limit>,
     vms: u32,
     max_vms: u32,
     max_links: u32,
@@ -67,7 +71,9 @@ impl From<&Info> for Module {
             abi: info.version,
             version: version.map(|text| text.trim().to_string()),
             levers: lever_names(info.levers),
-            features: info.features,
+            sleep_on: Set::SleepOn.names(info.sleep_on),
+            wake_on: Set::WakeOn.names(info.wake_on),
+            limits: host::limits(),
             vms: info.vms,
             max_vms: info.max_vms,
             max_links: info.max_links,
@@ -113,13 +119,22 @@ fn print(output: Output, vms: &[VmGet], module: Option<Module>) -> Result<()> {
         module,
         vms: vms.iter().map(Vm::from).collect(),
     };
+    let wake_on = vms.iter().fold(0, |bits, vm| bits | vm.policy.wake_on);
+    let notes = || {
+        let notes = host::notes(wake_on);
+        if notes.is_empty() {
+            notes
+        } else {
+            format!("\n{notes}")
+        }
+    };
     output.print(&body, || match &body.module {
         None if body.vms.is_empty() => {
             "no VMs; `sleepyctl vm add --help` shows how to add one\n".to_string()
         }
         None => table(&body.vms),
         Some(module) if body.vms.is_empty() => module.text(),
-        Some(module) => format!("{}\n{}", module.text(), table(&body.vms)),
+        Some(module) => format!("{}\n{}{}", module.text(), table(&body.vms), notes()),
     })
 }
 

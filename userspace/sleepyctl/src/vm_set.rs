@@ -2,17 +2,17 @@
 
 //! `vm set`
 
-use rustix::io::Errno;
 use serde::Serialize;
-use sleepy_uapi::{FAULT_RULE, VmGet, VmSetRules};
 
 use crate::cli::SetArgs;
-use crate::device::{Device, call_error, gone};
-use crate::error::{Error, Result, words};
-use crate::filter::Compiled;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::events::Set as Events;
+use crate::filter;
 use crate::link;
 use crate::output::Output;
-use crate::policy::{self, PolicyJson};
+use crate::policy::{self, Boost, PolicyJson, Settings};
+use crate::wanted::{change, check_events};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -29,36 +29,21 @@ struct Set<'a> {
     rules: Option<usize>,
 }
 
-fn set_rules(device: &Device, vm: &VmGet, args: &SetArgs) -> Result<usize> {
-    let rules = args.rules.compile(&link::of_vm(device, vm)?)?;
-    let kernel_rules: Vec<_> = rules.iter().map(Compiled::kernel_rule).collect();
-    let mut set = VmSetRules {
-        id: vm.id,
-        ..VmSetRules::default()
-    };
-    device
-        .set_rules(&mut set, &kernel_rules)
-        .map_err(|errno| match (errno, set.fault) {
-            (Errno::NOENT, _) => gone(vm),
-            (_, FAULT_RULE) => {
-                let rule = rules.get(set.fault_index as usize);
-                let name = rule.map_or_else(|| "a rule".to_string(), |rule| rule.rule.name());
-                Error::failed(format!("{name}: {}", words(errno)))
-            }
-            _ => call_error(errno),
-        })?;
-    Ok(rules.len())
-}
-
 /// Runs it.
 pub fn run(output: Output, args: &SetArgs) -> Result<()> {
-    let sets_policy = !args.policy.is_empty() || args.no_boost;
-    if args.rules.is_empty() && args.rules.no_tcp_defaults {
+    let settings = Settings {
+        boost_nice: args
+            .policy
+            .boost_nice
+            .or(args.no_boost.then_some(Boost::Off)),
+        ..args.policy.clone()
+    };
+    if args.rules.is_empty() && (args.rules.no_tcp_defaults || args.rules.no_noise) {
         return Err(Error::usage(
-            "--no-tcp-defaults is for new rules; give them with --request and --response",
+            "--no-tcp-defaults and --no-noise are for new rules; give them, with --request and the like",
         ));
     }
-    if args.rules.is_empty() && !sets_policy {
+    if args.rules.is_empty() && settings.is_empty() {
         return Err(Error::usage(
             "nothing to set; give an option, such as --linger 1ms (see --help)",
         ));
@@ -66,20 +51,21 @@ pub fn run(output: Output, args: &SetArgs) -> Result<()> {
     let device = Device::open()?;
     let vms = device.named(std::slice::from_ref(&args.name))?;
     let vm = &vms[0];
-    let before = if args.no_boost {
-        policy::without_boost(vm.policy)
-    } else {
-        vm.policy
-    };
-    let policy = args.policy.apply(before);
+    let policy = settings.apply(vm.policy);
+    check_events(&device.info()?, &policy)?;
     let rules = if args.rules.is_empty() {
         None
     } else {
-        Some(set_rules(&device, vm, args)?)
+        let links = link::of_vm(&device, vm)?;
+        Some(filter::compile(args.rules.complete(), &links)?)
     };
-    if sets_policy {
-        device.set(vm, policy)?;
-    }
+    change(
+        &device,
+        vm,
+        (!settings.is_empty()).then_some(policy),
+        rules.as_deref(),
+    )?;
+    let rules = rules.map(|rules| rules.len());
     let body = Body {
         set: Set {
             id: vm.id,
@@ -89,8 +75,14 @@ pub fn run(output: Output, args: &SetArgs) -> Result<()> {
         },
     };
     output.print(body, || {
-        let (lever, times) = (policy::lever_text(&policy), policy::times_text(&policy));
         let rules = rules.map_or_else(String::new, |number| format!("; {number} rules"));
-        format!("{}: {lever}; {times}{rules}\n", args.name)
+        format!(
+            "{}: {}; {}; sleeps on {}; wakes on {}{rules}\n",
+            args.name,
+            policy::lever_text(&policy),
+            policy::times_text(&policy),
+            policy::events_text(&policy, Events::SleepOn),
+            policy::events_text(&policy, Events::WakeOn),
+        )
     })
 }

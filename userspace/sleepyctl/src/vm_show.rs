@@ -4,14 +4,19 @@
 
 use procfs::process::Process;
 use serde::Serialize;
-use sleepy_uapi::{VCPU_ATTACHED, VCPU_FOREIGN, VCPU_MOVED, VCPU_ON_CPU, Vcpu, VmGet, VmLink};
+use sleepy_uapi::{
+    VCPU_ATTACHED, VCPU_FOREIGN, VCPU_MOVED, VCPU_ON_CPU, Vcpu, VmGet, VmLink, VmRule,
+};
 
-use crate::device::{Device, text, vm_name};
+use crate::device::{Device, rule_text, text, vm_name};
 use crate::error::Result;
+use crate::events::Set;
+use crate::host::{self, Limit};
 use crate::netns::{self, Netns};
 use crate::output::Align::{Left, Right};
 use crate::output::{Output, Table};
 use crate::policy::{self, PolicyJson};
+use crate::rule::{Origin, class_name, direction_name};
 use crate::time::short;
 use crate::vm_list::state_name;
 
@@ -28,9 +33,11 @@ struct VmJson {
     start_time: u64,
     state: String,
     in_flight: u32,
-    rules: u32,
+    calls: u32,
+    rules: Vec<RuleJson>,
     lost_links: u32,
     policy: PolicyJson,
+    limits: Vec<Limit>,
     vcpus: Vec<VcpuJson>,
     links: Vec<LinkJson>,
 }
@@ -93,6 +100,28 @@ struct LinkJson {
     netns_name: Option<String>,
 }
 
+#[derive(Serialize)]
+struct RuleJson {
+    class: String,
+    direction: &'static str,
+    /// Who has written it; none if another program than sleepyctl.
+    origin: Option<&'static str>,
+    text: String,
+    prog_id: Option<u32>,
+}
+
+impl From<&VmRule> for RuleJson {
+    fn from(rule: &VmRule) -> Self {
+        Self {
+            class: class_name(rule.class),
+            direction: direction_name(rule.direction),
+            origin: Origin::of_tag(rule.tag).map(Origin::name),
+            text: rule_text(rule),
+            prog_id: (rule.prog_id != 0).then_some(rule.prog_id),
+        }
+    }
+}
+
 /// Runs it.
 pub fn run(output: Output, name: &str) -> Result<()> {
     let device = Device::open()?;
@@ -116,9 +145,11 @@ pub fn run(output: Output, name: &str) -> Result<()> {
             start_time: vm.start_time,
             state: state_name(vm.state),
             in_flight: vm.in_flight,
-            rules: vm.n_rules,
+            calls: vm.calls,
+            rules: device.rules(vm)?.iter().map(RuleJson::from).collect(),
             lost_links: vm.lost_links,
             policy: PolicyJson::from(&vm.policy),
+            limits: host::limits(),
             vcpus,
             links,
         },
@@ -132,6 +163,11 @@ fn human(vm: &VmGet, json: &VmJson, own_netns: Option<u64>) -> String {
         1 => "1 flow in flight".to_string(),
         more => format!("{more} flows in flight"),
     };
+    let calls = match json.calls {
+        0 => String::new(),
+        1 => ", waits for 1 answer".to_string(),
+        more => format!(", waits for {more} answers"),
+    };
     let comm = i32::try_from(json.pid)
         .ok()
         .and_then(|pid| Process::new(pid).ok()?.stat().ok());
@@ -139,14 +175,18 @@ fn human(vm: &VmGet, json: &VmJson, own_netns: Option<u64>) -> String {
         .map(|stat| format!(" ({})", stat.comm))
         .unwrap_or_default();
     let mut out = format!(
-        "{} (id {}): {}, {in_flight}\n\n",
+        "{} (id {}): {}, {in_flight}{calls}\n\n",
         json.name, json.id, json.state
     );
     let mut field = |name: &str, value: &str| out.push_str(&format!("  {name:<9}{value}\n"));
     field("process", &format!("{}{comm}", json.pid));
     field("lever", &policy::lever_text(&vm.policy));
     field("times", &policy::times_text(&vm.policy));
-    field("rules", &json.rules.to_string());
+    field("sleep on", &policy::events_text(&vm.policy, Set::SleepOn));
+    field("wake on", &policy::events_text(&vm.policy, Set::WakeOn));
+    for (i, line) in rule_lines(&json.rules).iter().enumerate() {
+        field(if i == 0 { "rules" } else { "" }, line);
+    }
     for (i, link) in json.links.iter().enumerate() {
         field(
             if i == 0 { "links" } else { "" },
@@ -165,9 +205,49 @@ fn human(vm: &VmGet, json: &VmJson, own_netns: Option<u64>) -> String {
             ),
         );
     }
+    for note in json.limits.iter().filter_map(|l| l.note(vm.policy.wake_on)) {
+        field("", &note);
+    }
     out.push('\n');
     out.push_str(&vcpu_table(&json.vcpus));
     out
+}
+
+/// The user's rules, a line each, and how many came with sleepyctl.
+fn rule_lines(rules: &[RuleJson]) -> Vec<String> {
+    let came_with = |origin: Origin| {
+        let is_of = |rule: &&RuleJson| rule.origin == Some(origin.name());
+        rules.iter().filter(is_of).count()
+    };
+    let (tcp, noise) = (came_with(Origin::Tcp), came_with(Origin::Noise));
+    let own = rules.iter().filter(|rule| {
+        let built_in = [Origin::Tcp.name(), Origin::Noise.name()];
+        rule.origin.is_none_or(|origin| !built_in.contains(&origin))
+    });
+    let line = |rule: &RuleJson| {
+        let program = rule.prog_id.map(|id| format!(" (program {id})"));
+        format!(
+            "{:<8} {:<7}  {}{}",
+            rule.class,
+            rule.direction,
+            rule.text,
+            program.unwrap_or_default()
+        )
+    };
+    let mut lines: Vec<String> = own.map(line).collect();
+    let counts = [(tcp, "for TCP"), (noise, "for noise")];
+    let built_in: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    match (lines.is_empty(), built_in.is_empty()) {
+        (true, true) => lines.push("none".to_string()),
+        (false, false) => lines.push(format!("and {}", built_in.join(", "))),
+        (true, false) => lines.push(built_in.join(", ")),
+        (false, true) => {}
+    }
+    lines
 }
 
 fn link_text(link: &LinkJson, own_netns: Option<u64>) -> String {
@@ -232,6 +312,16 @@ mod tests {
         VcpuJson::from(&busy)
     }
 
+    fn rule(origin: Origin, text: &str) -> RuleJson {
+        RuleJson {
+            class: "request".to_string(),
+            direction: "to-vm",
+            origin: Some(origin.name()),
+            text: text.to_string(),
+            prog_id: None,
+        }
+    }
+
     #[test]
     fn view_fits_80_columns() {
         let policy = sleepy_uapi::Policy {
@@ -250,9 +340,15 @@ mod tests {
             start_time: 0,
             state: "sleepy".to_string(),
             in_flight: 0,
-            rules: 6,
+            calls: 1,
+            rules: vec![
+                rule(Origin::Tcp, ""),
+                rule(Origin::User, "tcp dst port 80"),
+                rule(Origin::Noise, ""),
+            ],
             lost_links: 1,
             policy: PolicyJson::from(&policy),
+            limits: Vec::new(),
             vcpus: vec![
                 vcpu(0, VCPU_ATTACHED | VCPU_MOVED | VCPU_ON_CPU),
                 vcpu(127, VCPU_ATTACHED),
@@ -280,6 +376,11 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("1 lost"), "{text}");
+        assert!(text.contains("waits for 1 answer"), "{text}");
+        assert!(
+            text.contains("  rules    request  to-vm    tcp dst port 80\n           and 1 for TCP, 1 for noise\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 //! The rules, run by libpcap's own interpreter over the bytes of packets.
 
+use sleepy_uapi::{CLASS_CLOSE, CLASS_IGNORE, CLASS_REQUEST, CLASS_RESPONSE, FROM_VM, TO_VM};
+
 use super::*;
+use crate::rule::complete;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -82,18 +85,38 @@ fn tagged(frame: &[u8]) -> Vec<u8> {
 }
 
 fn compiled(with_tcp: bool) -> Vec<Compiled> {
-    let handle = Handle::Dead(Capture::dead(Linktype::ETHERNET).unwrap());
-    rules(&[REQUEST.to_string()], &[RESPONSE.to_string()], with_tcp)
-        .into_iter()
-        .map(|rule| compile_one(rule, &handle).unwrap())
-        .collect()
+    compile_dead(complete(user(), with_tcp, with_tcp))
+}
+
+fn user() -> Vec<Rule> {
+    vec![
+        Rule::filter(CLASS_REQUEST, TO_VM, REQUEST),
+        Rule::filter(CLASS_RESPONSE, FROM_VM, RESPONSE),
+    ]
+}
+
+/// Unlike a live device's, these programs look for a VLAN tag in the packet only.
+fn compile_dead(rules: Vec<Rule>) -> Vec<Compiled> {
+    let handle = Handle::dead().unwrap();
+    let compile = |rule: Rule| {
+        let Match::Filter(expr) = &rule.matches else {
+            panic!("{rule:?}")
+        };
+        let code = Code::Classic(Rc::new(handle.check(expr).unwrap()));
+        Compiled { rule, code }
+    };
+    rules.into_iter().map(compile).collect()
 }
 
 /// The class of the first rule that matches, with and without a VLAN tag.
 fn class(rules: &[Compiled], direction: u32, frame: &[u8]) -> Option<u32> {
     let first = |bytes: &[u8]| {
-        let matches =
-            |rule: &&Compiled| rule.rule.direction & direction != 0 && rule.program.filter(bytes);
+        let matches = |rule: &&Compiled| {
+            let Code::Classic(program) = &rule.code else {
+                return false;
+            };
+            rule.rule.direction & direction != 0 && program.filter(bytes)
+        };
         rules.iter().find(matches).map(|rule| rule.rule.class)
     };
     let class = first(frame);
@@ -189,9 +212,34 @@ fn other_packets_are_the_users_alone() {
         assert_eq!(class(&rules, TO_VM, &datagram), None, "{ip:?}");
         assert_eq!(class(&rules, FROM_VM, &datagram), None, "{ip:?}");
     }
+}
+
+#[test]
+fn noise_is_ignored_unless_asked_for() {
+    let rules = compiled(true);
     let arp = frame(0x0806, &[0, 1, 8, 0, 6, 4, 0, 1]);
-    assert_eq!(class(&rules, TO_VM, &arp), None);
-    assert_eq!(class(&rules, FROM_VM, &arp), None);
+    let icmp6 = |kind| packet(Ip::V6, 58, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+    let mut multicast = udp(Ip::V4, 5353, 5353, 9);
+    multicast[0] = 1;
+    let mut asked_for = udp(Ip::V4, 5353, 80, 9);
+    asked_for[0] = 1;
+    let echo = packet(Ip::V4, 1, &[8, 0, 0, 0]);
+    for (what, frame, noise) in [
+        ("ARP", &arp, true),
+        ("router solicitation", &icmp6(133), true),
+        ("neighbour solicitation", &icmp6(135), true),
+        ("redirect", &icmp6(137), true),
+        ("ICMPv6 echo", &icmp6(128), false),
+        ("ICMP echo", &echo, false),
+        ("multicast", &multicast, true),
+        ("unicast", &udp(Ip::V4, 5353, 5353, 9), false),
+    ] {
+        let expected = noise.then_some(CLASS_IGNORE);
+        assert_eq!(class(&rules, TO_VM, frame), expected, "{what}");
+        assert_eq!(class(&rules, FROM_VM, frame), expected, "{what}");
+        assert_eq!(class(&compiled(false), TO_VM, frame), None, "{what}");
+    }
+    assert_eq!(class(&rules, TO_VM, &asked_for), Some(CLASS_REQUEST));
 }
 
 #[test]
@@ -234,43 +282,53 @@ fn without_defaults_every_segment_is_the_users() {
 
 #[test]
 fn order_is_as_given() {
-    let expr = |text: &str| text.to_string();
-    let rules = rules(&[expr("a"), expr("b")], &[expr("c")], true);
+    let rules = complete(user(), true, true);
     let classes: Vec<u32> = rules.iter().map(|rule| rule.class).collect();
     let expected = [
         CLASS_CLOSE,
         CLASS_CLOSE,
         CLASS_IGNORE,
         CLASS_REQUEST,
-        CLASS_REQUEST,
         CLASS_RESPONSE,
         CLASS_CLOSE,
+        CLASS_IGNORE,
     ];
     assert_eq!(classes, expected);
-    assert_eq!(
-        rules[3..6]
-            .iter()
-            .map(|rule| rule.expr.as_str())
-            .collect::<Vec<_>>(),
-        ["a", "b", "c"]
-    );
+    assert_eq!(rules[3..5], user());
+    assert_eq!(complete(user(), false, false), user());
 }
 
 #[test]
 fn bad_expression_is_named() {
-    let rules = rules(&["tcp prot 80".to_string()], &[], true);
+    let rules = vec![Rule::filter(CLASS_REQUEST, TO_VM, "tcp prot 80")];
     let error = compile(rules, &[]).err().unwrap().to_string();
-    assert!(error.starts_with("--request 'tcp prot 80': "), "{error}");
+    assert!(error.starts_with("request rule 'tcp prot 80': "), "{error}");
     assert!(error.contains("syntax error"), "{error}");
 }
 
 #[test]
+fn filters_that_cannot_be_meant_are_refused() {
+    let handle = Handle::dead().unwrap();
+    for (expr, why) in [
+        ("tcp and udp", "can ever match"),
+        ("ip and arp", "can ever match"),
+        ("1 = 2", "can ever match"),
+        (" ", "empty"),
+        ("wlan type mgt", "pcap-filter(7)"),
+    ] {
+        let error = handle.check(expr).err().unwrap();
+        assert!(error.contains(why), "{expr}: {error}");
+    }
+    let long = format!("tcp{}", " or tcp".repeat(200));
+    let rules = vec![Rule::filter(CLASS_REQUEST, TO_VM, &long)];
+    let error = compile(rules, &[]).err().unwrap().to_string();
+    assert!(error.contains("too long"), "{error}");
+}
+
+#[test]
 fn too_many_rules_are_refused() {
-    let many = vec!["tcp".to_string(); MAX_RULES as usize];
-    assert!(compile(rules(&many, &[], false), &[]).is_ok());
-    let error = compile(rules(&many, &[], true), &[])
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(error.contains("68 rules"), "{error}");
+    let many = vec![Rule::filter(CLASS_REQUEST, TO_VM, "tcp"); MAX_RULES as usize];
+    assert!(compile(many.clone(), &[]).is_ok());
+    let error = compile(complete(many, true, true), &[]).err().unwrap();
+    assert!(error.to_string().contains("69 rules"), "{error}");
 }

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Why a VM could not be added.
+//! Why a VM could not be added or changed.
 
 use rustix::io::Errno;
 use sleepy_uapi::{
     FAULT_HANDLE, FAULT_LINK, FAULT_NAME, FAULT_POLICY, FAULT_RULE, MAX_LINKS, MAX_RULES, MAX_VMS,
-    VmAdd,
 };
 
 use crate::device::call_error;
 use crate::error::{Error, words};
-use crate::vm_add::list;
+use crate::wanted::list;
 
 /// What was tried.
 pub struct Attempt<'a> {
@@ -32,9 +31,9 @@ pub struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// The sentence for what the kernel says.
-    pub fn error(&self, errno: Errno, add: &VmAdd) -> Error {
+    pub fn error(&self, errno: Errno, fault: u32, fault_index: u32) -> Error {
         let Self { name, process, .. } = self;
-        let index = add.fault_index as usize;
+        let index = fault_index as usize;
         let link = || {
             self.links
                 .get(index)
@@ -46,7 +45,7 @@ impl Attempt<'_> {
                 .cloned()
                 .unwrap_or_else(|| format!("rule {index}"))
         };
-        let message = match (errno, add.fault) {
+        let message = match (errno, fault) {
             (Errno::EXIST, FAULT_NAME) => format!(
                 "there is a VM named {name} already; take another name, or remove it: `sleepyctl vm remove {name}`"
             ),
@@ -71,6 +70,9 @@ impl Attempt<'_> {
                 list(self.vm_fds)
             ),
             (Errno::BADF, FAULT_LINK) => format!("{}: its network namespace is gone", link()),
+            (Errno::BADF, FAULT_RULE) => {
+                format!("{}: its program was closed just now; try again", rule())
+            }
             (Errno::BADF, _) => format!("the virtual machine of {process} is gone"),
             (Errno::XDEV, _) => {
                 format!(
@@ -112,10 +114,18 @@ impl Attempt<'_> {
                 format!("there are {MAX_VMS} VMs, and no room for more; remove some")
             }
             (Errno::NOMEM, _) => format!("the kernel has no memory left for {name}"),
-            (Errno::INVAL, FAULT_POLICY) => "the module refuses this policy".to_string(),
+            (Errno::INVAL, FAULT_POLICY) => format!("{name}: the module refuses this policy"),
+            (Errno::OPNOTSUPP, FAULT_POLICY) => format!(
+                "{name}: this kernel does not show one of the events; `sleepyctl` alone lists those it shows"
+            ),
+            (Errno::OPNOTSUPP, FAULT_LINK) => format!(
+                "{}: it has no Ethernet header; only Ethernet devices, such as taps, can be links",
+                link()
+            ),
             (Errno::INVAL, FAULT_RULE) => {
                 format!(
-                    "{}: the kernel refuses what libpcap made of it; write it in a simpler way",
+                    "{}: the kernel refuses its program; write a filter in a simpler way, \
+                     or load an eBPF program of type socket",
                     rule()
                 )
             }
@@ -147,18 +157,11 @@ mod tests {
             link_owner: Some("c".to_string()),
             links: vec!["tap0", "blue/tap1"],
             rules: vec![
-                "--request 'udp'".to_string(),
-                "--response 'udp'".to_string(),
+                "request rule 'udp'".to_string(),
+                "response rule 'udp'".to_string(),
             ],
         };
-        attempt.error(
-            errno,
-            &VmAdd {
-                fault,
-                fault_index,
-                ..VmAdd::default()
-            },
-        )
+        attempt.error(errno, fault, fault_index)
     }
 
     #[test]
@@ -220,7 +223,7 @@ mod tests {
             ),
             (Errno::NOSPC, FAULT_NONE, 0, "16384 VMs"),
             (Errno::INVAL, FAULT_POLICY, 0, "policy"),
-            (Errno::INVAL, FAULT_RULE, 1, "--response 'udp'"),
+            (Errno::INVAL, FAULT_RULE, 1, "response rule 'udp'"),
             (Errno::INVAL, FAULT_LINK, 7, "link 7: invalid argument"),
         ] {
             let error = error(errno, fault, index);

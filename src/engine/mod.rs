@@ -2,14 +2,20 @@
 
 //! What of a VM the hot paths need: its state machine, its threads, its statistics.
 
+mod events;
+mod packets;
+
 use crate::{
     act::{Act, Level, Lever, Room, ThreadState},
     policy::{
-        machine::{Cause, Machine, Times},
+        machine::{Machine, Settings, Threads, Woke},
         state::{Change, Event, State},
         Word,
     },
-    rust::timed::{Expire, Timed},
+    rust::{
+        rcu_cell::RcuCell,
+        timed::{Expire, Timed},
+    },
     stats::Stats,
     turns::Turns,
     uapi,
@@ -20,8 +26,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Acquire, Atomic, Full, Relaxed, Release},
-        barrier::smp_mb,
-        Arc, SpinLockIrq,
+        rcu, Arc, SpinLockIrq,
     },
     task::Task,
     time::{hrtimer::HrTimerExpires, Instant, Monotonic},
@@ -53,8 +58,49 @@ pub(crate) fn now() -> u64 {
     Instant::<Monotonic>::now().as_nanos() as u64
 }
 
-/// The shared heart of a VM. Hooks, notifiers and the timer call into it from softirq, from within the
-/// scheduler and from process context at once.
+/// What an administrator has configured.
+#[derive(Clone, Copy)]
+pub(crate) struct Config {
+    settings: Settings,
+    /// Bits of [`uapi::WAKE_EVENTS`].
+    wake_on: u32,
+    boosts: bool,
+}
+
+impl Config {
+    /// That of a policy that has been checked.
+    pub(crate) fn new(policy: &uapi::Policy) -> Self {
+        Self {
+            settings: Settings {
+                linger: policy.linger,
+                request_timeout: policy.request_timeout,
+                max_sleep: policy.max_sleep,
+                quiet: policy.quiet,
+                spin: policy.spin,
+                timer_slack: policy.timer_slack,
+                sleep_on: policy.sleep_on,
+            },
+            wake_on: policy.wake_on,
+            boosts: Lever::new(policy).boosts(),
+        }
+    }
+
+    fn wakes(&self, cause: usize) -> bool {
+        self.wake_on >> cause & 1 == 1
+    }
+
+    fn sleeps(&self, cause: usize) -> bool {
+        self.settings.sleep_on >> cause & 1 == 1
+    }
+
+    /// Whether I/O other than that of rules is of interest.
+    fn minds_io(&self) -> bool {
+        self.sleeps(uapi::SLEEP_SPIN) || self.sleeps(uapi::SLEEP_QUIET)
+    }
+}
+
+/// The shared heart of a VM. Hooks, notifiers, probes and the timer call into it from softirq, from within the
+/// scheduler, from KVM and from process context at once.
 #[pin_data]
 pub(crate) struct Engine {
     machine: Machine<AtomicWord>,
@@ -62,16 +108,17 @@ pub(crate) struct Engine {
     pub(crate) stats: Stats,
     /// When the request came that still waits for a vCPU to get a CPU; 0 if none does.
     trigger: Atomic<u64>,
-    linger: Atomic<u64>,
-    request_timeout: Atomic<u64>,
-    max_sleep: Atomic<u64>,
-    boosts: Atomic<bool>,
+    config: RcuCell<Config>,
+    /// Number of vCPU threads that are watched. One that is not has not run since we came.
+    vcpus: Atomic<u64>,
+    /// The second in which the guest last gave a hint, and how many it gave in it.
+    hints: Atomic<u64>,
     /// Unset: every thread has its weight, and nobody is about to take any. Set before `act`'s holder looks
     /// at the state, so that a request that has made the state awake and finds this unset is done.
     lowered: Atomic<bool>,
     /// Who goes first.
     pub(crate) turns: Arc<Turns>,
-    /// Taken with interrupts off, by everything but the notifiers. Under it, whoever has changed the state
+    /// Taken with interrupts off, by everything but notifiers and probes. Under it, whoever has changed the state
     /// makes the threads be as the state *now* says: so the last one to come is right, in whatever order
     /// they come. Runqueue locks nest inside.
     #[pin]
@@ -80,28 +127,27 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// A VM that is awake, to be looked at for the first time after `linger`.
-    pub(crate) fn new(policy: uapi::Policy, turns: Arc<Turns>) -> impl PinInit<Self> {
-        let lever = Lever::new(&policy);
+    pub(crate) fn new(
+        policy: &uapi::Policy,
+        config: KBox<Config>,
+        turns: Arc<Turns>,
+    ) -> impl PinInit<Self> {
+        let lever = Lever::new(policy);
         pin_init!(Self {
             machine: Machine::new(now()),
             stats: Stats::new(),
             trigger: Atomic::new(0),
-            linger: Atomic::new(policy.linger),
-            request_timeout: Atomic::new(policy.request_timeout),
-            max_sleep: Atomic::new(policy.max_sleep),
-            boosts: Atomic::new(lever.boosts()),
+            config: RcuCell::new(config),
+            vcpus: Atomic::new(0),
+            hints: Atomic::new(0),
             lowered: Atomic::new(false),
             act <- new_spinlock_irq!(Act::new(lever, turns.clone())),
             turns,
         })
     }
 
-    fn times(&self) -> Times {
-        Times {
-            linger: self.linger.load(Relaxed),
-            request_timeout: self.request_timeout.load(Relaxed),
-            max_sleep: self.max_sleep.load(Relaxed),
-        }
+    fn config(&self) -> Config {
+        *self.config.read(&rcu::read_lock())
     }
 
     /// The state now.
@@ -113,7 +159,7 @@ impl Engine {
     fn follow(&self, change: &Change) {
         self.stats.account(change);
         let (before, after) = (change.before, change.after);
-        let boost_edge = self.boosts.load(Relaxed) && before.phase() != after.phase();
+        let boost_edge = before.phase() != after.phase() && self.config().boosts;
         if before.sleepy() != after.sleepy() || boost_edge {
             self.apply();
         }
@@ -146,63 +192,6 @@ impl Engine {
         self.lowered.load(Relaxed)
     }
 
-    /// A packet asks the VM for something. On return its threads have their weight.
-    pub(crate) fn request(this: &Timed<Self>, hash: u32) {
-        let now = now();
-        this.stats.requests.add(1);
-        let request = this.machine.request(hash, &this.times(), now);
-        if request.overflow {
-            this.stats.overflows.add(1);
-        }
-        if let Some(change) = request.change {
-            this.requested(&change, now);
-        }
-        // Somebody else may be at it, having seen the state before this request: not before that is done.
-        smp_mb(Full);
-        if this.lowered() {
-            this.apply();
-        }
-        if let Some(at) = request.timer {
-            this.set(at);
-        }
-    }
-
-    fn requested(&self, change: &Change, now: u64) {
-        // Before the weight changes, lest the notifier come first.
-        if change.before.on_cpu() > 0 {
-            self.stats.trigger.record(0);
-        } else {
-            let _ = self.trigger.cmpxchg(0, now.max(1), Full);
-        }
-        if change.woke() {
-            self.stats.wakes[uapi::WAKE_REQUEST].add(1);
-        }
-        self.follow(change);
-    }
-
-    /// A packet answers, or closes its flow.
-    pub(crate) fn end(this: &Timed<Self>, hash: u32, cause: Cause) {
-        let now = now();
-        let response = cause == Cause::Response;
-        if response {
-            this.stats.responses.add(1);
-        }
-        let end = this.machine.end(hash, cause, &this.times(), now, |since| {
-            if response {
-                this.stats.exec.record(now.saturating_sub(since));
-            }
-        });
-        if !response {
-            this.stats.closed.add(end.flows);
-        }
-        if let Some(change) = end.change {
-            this.follow(&change);
-        }
-        if let Some(at) = end.timer {
-            this.set(at);
-        }
-    }
-
     /// A vCPU gets a CPU. From its notifier.
     pub(crate) fn run_in(&self, now: u64) {
         let change = self.machine.update(Event::RunIn, now);
@@ -221,6 +210,26 @@ impl Engine {
         self.stats.account(&change);
     }
 
+    /// A vCPU is watched from now on. From its notifier.
+    pub(crate) fn watched(&self) {
+        self.vcpus.add(1, Relaxed);
+    }
+
+    /// A vCPU is not watched any more. From its notifier.
+    pub(crate) fn unwatched(&self) {
+        self.vcpus.fetch_sub(1, Relaxed);
+    }
+
+    /// A vCPU has halted. From its notifier.
+    pub(crate) fn halted(&self, now: u64) {
+        self.machine.idle.halt(now);
+    }
+
+    /// A vCPU that had halted runs again. From its notifier.
+    pub(crate) fn unhalted(&self, now: u64) {
+        self.machine.idle.run(now);
+    }
+
     /// Keeps the VM awake from now on.
     pub(crate) fn hold(&self) {
         let change = self.machine.update(Event::Hold, now());
@@ -237,12 +246,9 @@ impl Engine {
     }
 
     /// Replaces the policy, which has been checked. The VM is awake for `linger` at least.
-    pub(crate) fn set_policy(this: &Timed<Self>, policy: &uapi::Policy) {
+    pub(crate) fn set_policy(this: &Timed<Self>, policy: &uapi::Policy, config: KBox<Config>) {
+        drop(this.config.replace(config));
         let lever = Lever::new(policy);
-        this.linger.store(policy.linger, Relaxed);
-        this.request_timeout.store(policy.request_timeout, Relaxed);
-        this.max_sleep.store(policy.max_sleep, Relaxed);
-        this.boosts.store(lever.boosts(), Relaxed);
         let change = this.machine.update(Event::Wake, now());
         if change.woke() {
             this.stats.wakes[uapi::WAKE_ADMIN].add(1);
@@ -255,7 +261,7 @@ impl Engine {
 
     /// Looks after the VM from now on.
     pub(crate) fn start(this: &Timed<Self>) {
-        this.set(now().saturating_add(this.linger.load(Relaxed)));
+        this.set(now().saturating_add(this.config().settings.linger));
     }
 
     /// Restores every thread and does nothing to any from now on.
@@ -287,21 +293,37 @@ impl Engine {
 impl Expire for Engine {
     fn expire(this: &Timed<Self>) {
         let now = now();
-        let times = this.times();
-        let tick = this.machine.tick(&times, now);
-        if let Some(expiry) = tick.expiry {
-            this.stats.timeouts.add(tick.lost);
-            this.follow(&expiry);
+        let settings = this.config().settings;
+        // Only what is on a CPU now has time that is not booked yet.
+        this.touch();
+        let threads = Threads {
+            vcpus: this.vcpus.load(Relaxed),
+            oncpu: this.stats.oncpu(),
+        };
+        let tick = this.machine.tick(&settings, &threads, now);
+        this.stats.timeouts.add(tick.lost);
+        if let Some(woke) = tick.woke {
+            let cause = match woke {
+                Woke::Stir => uapi::WAKE_STIR,
+                Woke::Timer => uapi::WAKE_TIMER,
+                Woke::Answer => uapi::WAKE_ANSWER,
+            };
+            this.stats.wakes[cause].add(1);
         }
-        if tick.change.woke() {
-            this.stats.wakes[uapi::WAKE_STIR].add(1);
-        } else if tick.change.fell_asleep() {
-            this.stats.sleeps[tick.cause as usize].add(1);
+        if let Some(cause) = tick.slept {
+            this.stats.sleeps[cause as usize].add(1);
         }
-        this.follow(&tick.change);
+        for change in tick.changes.iter().flatten() {
+            this.follow(change);
+        }
         this.set(tick.next);
-        if let Some(sooner) = this.machine.sooner(&times, now, tick.next) {
+        if let Some(sooner) = this.machine.sooner(&settings, now, tick.next) {
             this.set(sooner);
         }
+    }
+
+    fn poked(this: &Timed<Self>) {
+        this.apply();
+        Self::start(this);
     }
 }

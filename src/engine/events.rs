@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What is no packet of a flow: interrupts, timers, hints, I/O.
+
+use super::{now, Config, Engine};
+use crate::{policy::state::Event, rust::timed::Timed, uapi};
+use kernel::sync::atomic::{Full, Relaxed};
+
+/// Nanoseconds in a second, for the rate of hints.
+const SECOND: u64 = 1_000_000_000;
+
+impl Engine {
+    /// A packet of no flow wakes the VM, whose threads have their weight on return. In softirq or process
+    /// context.
+    pub(crate) fn wake(this: &Timed<Self>, cause: usize) {
+        if this.woken(cause, now()) {
+            this.apply();
+            Self::start(this);
+        }
+        this.settle();
+    }
+
+    /// The same for any context: the weight comes with the next interrupt, which is about to be.
+    pub(crate) fn wake_soon(this: &Timed<Self>, cause: usize) {
+        let config = this.config();
+        let now = now();
+        this.note_io(&config, now);
+        if config.wakes(cause) && this.woken(cause, now) {
+            this.poke();
+        }
+    }
+
+    fn woken(&self, cause: usize, now: u64) -> bool {
+        let change = self.machine.update(Event::Wake, now);
+        self.stats.account(&change);
+        let woke = change.woke();
+        if woke {
+            self.stats.wakes[cause].add(1);
+        }
+        woke
+    }
+
+    /// Something lets the VM sleep at once. In softirq or process context.
+    pub(crate) fn doze(this: &Timed<Self>, cause: usize) {
+        let now = now();
+        let change = this.machine.doze(now);
+        if change.fell_asleep() {
+            this.stats.sleeps[cause].add(1);
+            this.set(now.saturating_add(this.config().settings.max_sleep));
+        }
+        this.follow(&change);
+    }
+
+    /// A packet that no rule ignores: `to_vm`, or from it.
+    pub(crate) fn packet(this: &Timed<Self>, to_vm: bool, matched: bool) {
+        let config = this.config();
+        if config.minds_io() {
+            this.machine.io(now());
+        }
+        if to_vm && !matched && config.wakes(uapi::WAKE_PACKET) {
+            Self::wake(this, uapi::WAKE_PACKET);
+        }
+    }
+
+    /// The guest talks to a device. For any context.
+    pub(crate) fn io(&self) {
+        self.note_io(&self.config(), now());
+    }
+
+    fn note_io(&self, config: &Config, now: u64) {
+        if config.minds_io() {
+            self.machine.io(now);
+        }
+    }
+
+    /// A timer of the guest has fired. For any context.
+    pub(crate) fn guest_timer(this: &Timed<Self>) {
+        let config = this.config();
+        if !config.wakes(uapi::WAKE_TIMER) {
+            return;
+        }
+        if config.settings.timer_slack == 0 || !this.state().sleepy() {
+            Self::wake_soon(this, uapi::WAKE_TIMER);
+        } else if this.machine.guest_timer(&config.settings, now()).is_some() {
+            // What it sets the timer to makes the machine look when.
+            this.poke();
+        }
+    }
+
+    /// The guest gives a hint. In process context.
+    pub(crate) fn hint(this: &Timed<Self>, hint: u64) {
+        let config = this.config();
+        let (cause, wake) = match u32::try_from(hint) {
+            Ok(uapi::HINT_SLEEP) if config.sleeps(uapi::SLEEP_HINT) => (uapi::SLEEP_HINT, false),
+            Ok(uapi::HINT_WAKE) if config.wakes(uapi::WAKE_HINT) => (uapi::WAKE_HINT, true),
+            _ => return,
+        };
+        if !this.takes_hint(now()) {
+            this.stats.hints_refused.add(1);
+        } else if wake {
+            Self::wake(this, cause);
+        } else {
+            Self::doze(this, cause);
+        }
+    }
+
+    /// Counts the hints of each second.
+    fn takes_hint(&self, now: u64) -> bool {
+        let second = (now / SECOND) << 32;
+        let seen = self.hints.load(Relaxed);
+        if seen & !u64::from(u32::MAX) != second {
+            // Of two that begin the second, one may go uncounted.
+            self.hints.store(second | 1, Relaxed);
+            return true;
+        }
+        if seen & u64::from(u32::MAX) >= uapi::HINT_RATE {
+            return false;
+        }
+        let _ = self.hints.cmpxchg(seen, seen + 1, Full);
+        true
+    }
+}

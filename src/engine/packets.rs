@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Packets that rules match. In softirq or process context.
+
+use super::{now, Engine};
+use crate::{
+    policy::{machine::Packet, state::Change},
+    rust::timed::Timed,
+    uapi,
+};
+use kernel::sync::{
+    atomic::{Full, Relaxed},
+    barrier::smp_mb,
+};
+
+impl Engine {
+    /// A packet asks the VM for something; it is the `whole` of it, unless more comes. On return its threads
+    /// have their weight.
+    pub(crate) fn request(this: &Timed<Self>, hash: u32, whole: bool) {
+        let (now, config) = (now(), this.config());
+        this.stats.requests.add(1);
+        if !config.wakes(uapi::WAKE_REQUEST) {
+            return;
+        }
+        let packet = this.machine.request(hash, whole, &config.settings, now);
+        if let Some(change) = packet.change {
+            this.requested(&change, now);
+        }
+        Self::finish(this, &packet, uapi::WAKE_REQUEST);
+    }
+
+    /// Measures the time to the first vCPU on a CPU.
+    fn requested(&self, change: &Change, now: u64) {
+        // Before the weight changes, lest the notifier come first.
+        if change.before.on_cpu() > 0 {
+            self.stats.trigger.record(0);
+        } else {
+            let _ = self.trigger.cmpxchg(0, now.max(1), Full);
+        }
+    }
+
+    /// The VM answers; there is `more` of the answer behind this packet, perhaps.
+    pub(crate) fn response(this: &Timed<Self>, hash: u32, more: bool) {
+        let (now, settings) = (now(), this.config().settings);
+        this.stats.responses.add(1);
+        let packet = this.machine.response(hash, more, &settings, now, |since| {
+            this.stats.exec.record(now.saturating_sub(since));
+        });
+        Self::finish(this, &packet, uapi::WAKE_ANSWER);
+    }
+
+    /// The VM asks somebody else.
+    pub(crate) fn call(this: &Timed<Self>, hash: u32) {
+        let config = this.config();
+        this.stats.calls.add(1);
+        if config.wakes(uapi::WAKE_REQUEST) {
+            let packet = this.machine.call(hash, &config.settings, now());
+            Self::finish(this, &packet, uapi::WAKE_ANSWER);
+        }
+    }
+
+    /// Somebody answers the VM. On return its threads have their weight.
+    pub(crate) fn answer(this: &Timed<Self>, hash: u32) {
+        let config = this.config();
+        this.stats.answers.add(1);
+        if config.wakes(uapi::WAKE_REQUEST) {
+            let packet = this.machine.answer(hash, &config.settings, now());
+            Self::finish(this, &packet, uapi::WAKE_ANSWER);
+        }
+    }
+
+    /// A packet closes its flow.
+    pub(crate) fn closed(this: &Timed<Self>, hash: u32) {
+        let settings = this.config().settings;
+        let packet = this.machine.close(hash, &settings, now());
+        this.stats
+            .closed
+            .add(packet.ended.requests + packet.ended.calls);
+        Self::finish(this, &packet, uapi::WAKE_ANSWER);
+    }
+
+    fn finish(this: &Timed<Self>, packet: &Packet, cause: usize) {
+        if packet.overflow {
+            this.stats.overflows.add(1);
+        }
+        if let Some(change) = &packet.change {
+            if change.woke() {
+                this.stats.wakes[cause].add(1);
+            }
+            this.follow(change);
+        }
+        this.settle();
+        if let Some(at) = packet.timer {
+            this.set(at);
+        }
+    }
+
+    /// Somebody else may be at it, having seen the state before this event: not before that is done.
+    pub(super) fn settle(&self) {
+        smp_mb(Full);
+        if self.lowered.load(Relaxed) && !self.state().sleepy() {
+            self.apply();
+        }
+    }
+}

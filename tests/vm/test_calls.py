@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Guests that call somebody else while they serve a request: nothing to do until the answer."""
+
+import time
+
+import pytest
+
+from lib import client, host, plug, web
+from lib.watch import add, booting, check_over
+
+HTTP = ("--request", "tcp dst port 8090", "--response", "tcp src port 8090")
+CALL = 9000
+CALLS = (*HTTP, "--call", f"tcp dst port {CALL}", "--answer", f"tcp src port {CALL}")
+CHAIN = (*HTTP, "--call", "tcp dst port 8090", "--answer", "tcp src port 8090")
+
+pytestmark = pytest.mark.usefixtures("sleepy")
+
+
+@pytest.fixture
+def boot(guests, device):
+    with booting(guests, device) as boot:
+        yield boot
+
+
+@pytest.fixture
+def calling(device, boot):
+    """A guest, its client, and a server that it calls: (watch, guest, namespace, server)."""
+    guest = boot(1)
+    with plug.plug(guest, "bridged") as netns, web.held(netns, guest.host4, CALL) as server:
+        client.get(netns, guest.ip4)
+        yield add(device, guest, *CALLS), guest, netns, server
+
+
+def call_path(guest):
+    return f"/call?to={guest.host4}:{CALL}&path=/stage?of=two"
+
+
+def test_sleeps_until_its_call_is_answered(calling):
+    """It sleeps with a request in flight, and is awake for the rest of its work."""
+    watch, guest, netns, server = calling
+    with web.Connection(netns, guest) as connection:
+        for turn in range(1, 4):
+            connection.get(call_path(guest))
+            server.wait_asked()
+            watch.wait_sleepy()
+            vm, before = watch.vm(), watch.stats()
+            assert (vm.in_flight, vm.calls) == (1, 1)
+            assert before.sleeps["call"] >= turn
+            server.release()
+            assert connection.receive() == (200, b"/stage?of=two")
+            after = check_over(watch)
+            assert after.wakes["answer"] > before.wakes["answer"]
+            assert after.calls > turn and after.answers > turn
+
+
+def test_no_sleep_for_a_call_with_more_to_do(calling):
+    """Another request is in flight: the guest may be busy with that one."""
+    watch, guest, netns, server = calling
+    with web.Connection(netns, guest) as one, web.Connection(netns, guest) as other:
+        one.get(call_path(guest))
+        server.wait_asked()
+        watch.wait_sleepy()
+        other.get("/sleep?ms=1000")
+        host.wait(lambda: watch.vm().in_flight == 2, "both in flight")
+        slept = watch.sample().slept
+        for _ in range(10):
+            sample = watch.sample()
+            assert (sample.sleepy, sample.in_flight, sample.calls, sample.slept) == (False, 2, 1, slept)
+            time.sleep(0.05)
+        assert other.receive() == (200, b'{"ms":1000}\n')
+        watch.wait_sleepy()
+        vm = watch.vm()
+        assert (vm.in_flight, vm.calls) == (1, 1)
+        server.release()
+        assert one.receive() == (200, b"/stage?of=two")
+    check_over(watch)
+
+
+def test_call_that_is_never_answered(calling):
+    """Its client gives up; the guest's own call goes with its connection."""
+    watch, guest, netns, server = calling
+    connection = web.Connection(netns, guest)
+    connection.get(call_path(guest))
+    server.wait_asked()
+    watch.wait_sleepy()
+    connection.abort()
+    watch.wait_sleepy()
+    assert watch.vm().in_flight == 0
+    server.release()
+    check_over(watch)
+
+
+def test_chain(device, boot):
+    """One guest calls the next: each is awake while it has something to do itself."""
+    first, second = boot(1), boot(2)
+    with plug.plug(first, "netns") as netns, web.beside(second, netns):
+        path = f"/call?to={second.ip4}:{web.HTTP}&path=/sleep?ms=500"
+        web.curl(netns, first, path)
+        one, two = add(device, first, *CHAIN), add(device, second, *HTTP)
+        with web.Connection(netns, first) as connection:
+            for turn in range(1, 4):
+                one.wait_sleepy()
+                two.wait_sleepy()
+                connection.get(path)
+                host.wait(lambda: two.vm().in_flight == 1 and one.sleepy(), f"the first waits; {one}; {two}")
+                assert connection.receive() == (200, b'{"ms":500}\n')
+                stats, stats2 = check_over(one), check_over(two)
+                assert stats.sleeps["call"] >= turn and stats.wakes["answer"] >= turn
+                assert stats2.wakes["request"] >= turn and stats2.sleeps["response"] >= turn
+                assert stats2.calls == 0

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What has to be done so that the host is as manifests say. Nothing is done here.
+
+use std::collections::{HashMap, HashSet};
+
+use sleepy_uapi::{Info, VmGet, VmLink, VmRule};
+
+use super::diff::{self, Change};
+use crate::device::{Device, text, vm_name};
+use crate::error::Result;
+use crate::filter::Compiler;
+use crate::link::{self, Found};
+use crate::manifest::report::{Report, Spot};
+use crate::manifest::vm::{Vm, check_name};
+use crate::processes::Processes;
+use crate::vmm::Vmm;
+use crate::wanted::{Wanted, check_events};
+
+/// What is to be done with one VM.
+pub struct Step {
+    /// How it shall be.
+    pub wanted: Wanted,
+    /// What to do.
+    pub action: Action,
+    /// What is different then.
+    pub changes: Vec<Change>,
+}
+
+/// What to do with a VM that the manifests name.
+pub enum Action {
+    /// It is not there yet.
+    Add,
+    /// Other policy or rules.
+    Change(VmGet, Parts),
+    /// Another process or other links: it is removed, and added again.
+    Replace(VmGet),
+    /// It is as it shall be.
+    Keep,
+}
+
+/// What of a VM changes.
+#[derive(Clone, Copy)]
+pub struct Parts {
+    /// Its policy.
+    pub policy: bool,
+    /// Its rules.
+    pub rules: bool,
+}
+
+/// Everything that is to be done.
+pub struct Plan {
+    /// VMs that are not wanted any more.
+    pub remove: Vec<VmGet>,
+    /// All that are.
+    pub steps: Vec<Step>,
+}
+
+/// A VM as it is.
+struct Running {
+    vm: VmGet,
+    links: Vec<VmLink>,
+    rules: Vec<VmRule>,
+}
+
+/// One VM of a manifest, and its process.
+struct Target<'a> {
+    vm: &'a Vm,
+    name: String,
+    pid: i32,
+}
+
+/// Makes the plan; what is wrong goes into the report.
+pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Result<Plan> {
+    let targets = targets(vms, &Processes::scan()?, report);
+    let names: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    let mut running = HashMap::new();
+    let (mut remove, mut owners) = (Vec::new(), HashMap::new());
+    for vm in device.vms()? {
+        let name = vm_name(&vm);
+        let links = device.links(&vm)?;
+        if names.contains(name.as_str()) {
+            let rules = device.rules(&vm)?;
+            running.insert(name, Running { vm, links, rules });
+        } else if prune {
+            remove.push(vm);
+        } else {
+            let keys = links.iter().map(|link| (link.netns, link.ifindex));
+            owners.extend(keys.map(|key| {
+                (
+                    key,
+                    format!("VM {name}, which the manifests do not name (see --prune)"),
+                )
+            }));
+        }
+    }
+    let mut planner = Planner {
+        info: device.info()?,
+        running,
+        owners,
+        compiler: None,
+        report,
+    };
+    let steps = targets.iter().filter_map(|target| planner.step(target));
+    let steps = steps.collect();
+    Ok(Plan { remove, steps })
+}
+
+fn targets<'a>(vms: &'a [Vm], processes: &Processes, report: &mut Report) -> Vec<Target<'a>> {
+    let mut targets: Vec<Target<'a>> = Vec::new();
+    for vm in vms {
+        let spot = vm.selector.spot;
+        let found = match processes.find(&vm.selector.value, vm.each) {
+            Ok(found) => found,
+            Err(why) => {
+                report.error(spot, why);
+                continue;
+            }
+        };
+        if found.is_empty() {
+            let message = format!("{} matches no process now: no VM", vm.selector.value);
+            report.warning(spot, message);
+        }
+        for found in found {
+            let name = vm.name.value.replace("{}", &found.star);
+            let pid = found.pid;
+            if let Err(why) = check_name(&name) {
+                let message = format!("process {pid}: the name would be `{name}`; {why}");
+                report.error(vm.name.spot, message);
+                continue;
+            }
+            if targets.iter().any(|other| other.name == name) {
+                report.error(vm.name.spot, format!("two VMs would be called `{name}`"));
+                continue;
+            }
+            let same = |other: &&Target<'_>| (other.pid, other.vm.vm_fd) == (pid, vm.vm_fd);
+            if let Some(other) = targets.iter().find(same) {
+                let message = format!("process {pid} is that of `{}` already", other.name);
+                report.error(spot, message);
+                continue;
+            }
+            targets.push(Target { vm, name, pid });
+        }
+    }
+    targets
+}
+
+struct Planner<'a> {
+    info: Info,
+    running: HashMap<String, Running>,
+    /// Who has a link, or will have it.
+    owners: HashMap<(u64, u32), String>,
+    compiler: Option<Compiler>,
+    report: &'a mut Report,
+}
+
+impl Planner<'_> {
+    fn step(&mut self, target: &Target<'_>) -> Option<Step> {
+        let Target { vm, name, pid } = target;
+        let vmm = self.good(vm.selector.spot, Vmm::open(*pid))?;
+        let links = self.links(vm, &vmm)?;
+        self.claim(vm, name, &links)?;
+        let mut wanted = Wanted {
+            name: name.clone(),
+            vmm,
+            vm_fd: vm.vm_fd,
+            links,
+            policy: vm.policy,
+            rules: Vec::new(),
+        };
+        let checked = check_events(&self.info, &vm.policy)
+            .and_then(|()| wanted.check_links(!vm.own_rules.is_empty(), vm.auto_link));
+        self.good(vm.spot, checked)?;
+
+        let rules = vm.rules();
+        let mut changes = Vec::new();
+        let action = match self.running.get(name) {
+            None => Action::Add,
+            Some(old) => {
+                changes.extend(changes_of_handle(old, &wanted));
+                let replaced = !changes.is_empty();
+                let policy = diff::policy(&old.vm.policy, &vm.policy);
+                let compared = diff::rules(&old.rules, &rules);
+                let old = old.vm;
+                let rules = self.good(vm.spot, compared)?;
+                let parts = Parts {
+                    policy: !policy.is_empty(),
+                    rules: !rules.is_empty(),
+                };
+                changes.extend(policy.into_iter().chain(rules));
+                match (replaced, changes.is_empty()) {
+                    (true, _) => Action::Replace(old),
+                    (false, false) => Action::Change(old, parts),
+                    (false, true) => Action::Keep,
+                }
+            }
+        };
+        if let Action::Add | Action::Replace(_) = action {
+            let machines = wanted.virtual_machines();
+            self.good(vm.selector.spot, machines)?;
+        }
+        if !matches!(action, Action::Keep) {
+            let compiled = self.compile(rules, &wanted.links);
+            wanted.rules = self.good(vm.spot, compiled)?;
+        }
+        Some(Step {
+            wanted,
+            action,
+            changes,
+        })
+    }
+
+    /// The value, or a finding at this place.
+    fn good<T>(&mut self, spot: Spot, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|error| self.report.error(spot, error.message))
+            .ok()
+    }
+
+    fn links(&mut self, vm: &Vm, vmm: &Vmm) -> Option<Vec<Found>> {
+        let names: Vec<String> = vm.links.iter().map(|link| link.value.clone()).collect();
+        let found = link::find(vmm, &names, vm.auto_link);
+        let culprit = || {
+            let is_wrong = |name: &&String| link::find(vmm, &[(*name).clone()], false).is_err();
+            let at = names.iter().position(|name| is_wrong(&name))?;
+            Some(vm.links[at].spot)
+        };
+        let spot = match found {
+            Ok(_) => vm.spot,
+            Err(_) => culprit().unwrap_or(vm.selector.spot),
+        };
+        self.good(spot, found)
+    }
+
+    /// Each link belongs to one VM.
+    fn claim(&mut self, vm: &Vm, name: &str, links: &[Found]) -> Option<()> {
+        let mut free = Some(());
+        for link in links {
+            let named = vm.links.iter().find(|named| named.value == link.name);
+            let spot = named.map_or(vm.spot, |named| named.spot);
+            if let Some(owner) = self.owners.get(&link.key()) {
+                let message = format!("link {} belongs to {owner}", link.name);
+                self.report.error(spot, message);
+                free = None;
+            } else {
+                self.owners.insert(link.key(), format!("`{name}`"));
+            }
+        }
+        free
+    }
+
+    fn compile(
+        &mut self,
+        rules: Vec<crate::rule::Rule>,
+        links: &[Found],
+    ) -> Result<Vec<crate::filter::Compiled>> {
+        let compiler = match &mut self.compiler {
+            Some(compiler) => compiler,
+            none => none.insert(Compiler::open(links)?),
+        };
+        compiler.compile(rules)
+    }
+}
+
+/// What cannot be changed in a VM that is there.
+fn changes_of_handle(old: &Running, wanted: &Wanted) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let vmm = &wanted.vmm;
+    if (old.vm.pid, old.vm.start_time) != (vmm.pid(), vmm.start_time()) {
+        changes.push(Change::new("process", old.vm.pid, vmm.pid()));
+    }
+    let before: HashSet<_> = old
+        .links
+        .iter()
+        .map(|link| (link.netns, link.ifindex))
+        .collect();
+    let after: HashSet<_> = wanted.links.iter().map(Found::key).collect();
+    if before != after || old.vm.lost_links > 0 {
+        let before: Vec<String> = old.links.iter().map(|link| text(&link.name)).collect();
+        let after: Vec<&str> = wanted.links.iter().map(|link| link.name.as_str()).collect();
+        changes.push(Change::new(
+            "links",
+            diff::list(&before),
+            diff::list(&after),
+        ));
+    }
+    changes
+}

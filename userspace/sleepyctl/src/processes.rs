@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Finds the VMMs that a manifest's selectors mean.
+
+use std::cell::OnceCell;
+
+use procfs::process::{Process, all_processes};
+
+use crate::error::{Error, Result};
+use crate::manifest::pattern::{arguments, components, glob};
+use crate::manifest::selector::Selector;
+use crate::netns::Netns;
+use crate::vmm::{Tap, Vmm};
+
+/// The processes that hold a KVM virtual machine. No other one is meant: a shell may well have the same words on
+/// its command line.
+pub struct Processes(Vec<Candidate>);
+
+struct Candidate {
+    vmm: Vmm,
+    args: Vec<String>,
+    cgroups: Vec<String>,
+    taps: OnceCell<Vec<Tap>>,
+}
+
+/// A process, and what the star stands for.
+#[derive(Debug, PartialEq)]
+pub struct Match {
+    /// The process's number.
+    pub pid: i32,
+    /// What the selector's star stands for.
+    pub star: String,
+}
+
+impl Processes {
+    /// Those there are now.
+    pub fn scan() -> Result<Self> {
+        let all = all_processes().map_err(|error| Error::failed(format!("/proc: {error}")))?;
+        // One that ends meanwhile is none.
+        Ok(Self(all.flatten().filter_map(candidate).collect()))
+    }
+
+    /// The one that is meant, or with `each` all of them.
+    pub fn find(&self, selector: &Selector, each: bool) -> std::result::Result<Vec<Match>, String> {
+        let matches = self.matches(selector)?;
+        match (&matches[..], each) {
+            ([_], _) | (_, true) => Ok(matches),
+            ([], false) => Err(format!(
+                "{selector} matches no process that has a virtual machine; {}",
+                match &self.0[..] {
+                    [] => "there is none at all".to_string(),
+                    all => format!("there are: {}", some(all.iter())),
+                }
+            )),
+            (several, false) => {
+                let matched = self.0.iter().filter(|candidate| {
+                    several
+                        .iter()
+                        .any(|found| found.pid.unsigned_abs() == candidate.vmm.pid())
+                });
+                Err(format!(
+                    "{selector} matches {} processes: {}; make it narrower, or write each = true",
+                    several.len(),
+                    some(matched)
+                ))
+            }
+        }
+    }
+
+    fn matches(&self, selector: &Selector) -> std::result::Result<Vec<Match>, String> {
+        let alone = |pid| {
+            Ok(vec![Match {
+                pid,
+                star: String::new(),
+            }])
+        };
+        match selector {
+            Selector::Pid(pid) => alone(*pid),
+            Selector::Pidfile(path) => alone(pidfile(path)?),
+            Selector::Cmdline(pattern) => {
+                Ok(self.all(|candidate| arguments(pattern, &candidate.args)))
+            }
+            Selector::Unit(pattern) => {
+                Ok(self.all(|candidate| candidate.in_cgroup(pattern, false)))
+            }
+            Selector::Cgroup(pattern) => {
+                Ok(self.all(|candidate| candidate.in_cgroup(pattern, true)))
+            }
+            Selector::Link(name) => {
+                let (netns, device) = match crate::link::split(name) {
+                    (None, device) => (None, device),
+                    (Some(path), device) => {
+                        let netns = Netns::open(&path).map_err(|_| {
+                            format!("link {name}: there is no network namespace {path}")
+                        })?;
+                        (Some(netns.inode()), device)
+                    }
+                };
+                Ok(self.all(|candidate| candidate.holds(netns, device)))
+            }
+            Selector::Unknown => Ok(Vec::new()),
+        }
+    }
+
+    fn all(&self, star: impl Fn(&Candidate) -> Option<String>) -> Vec<Match> {
+        let matched = |candidate: &Candidate| {
+            star(candidate).map(|star| Match {
+                pid: candidate.vmm.pid() as i32,
+                star,
+            })
+        };
+        self.0.iter().filter_map(matched).collect()
+    }
+}
+
+impl Candidate {
+    fn in_cgroup(&self, pattern: &str, from_root: bool) -> Option<String> {
+        self.cgroups
+            .iter()
+            .find_map(|path| components(pattern, path, from_root))
+    }
+
+    fn holds(&self, netns: Option<u64>, device: &str) -> Option<String> {
+        let taps = self
+            .taps
+            .get_or_init(|| self.vmm.taps().unwrap_or_default());
+        taps.iter()
+            .filter(|tap| netns.is_none_or(|inode| tap.netns.inode() == inode))
+            .find_map(|tap| glob(device, &tap.name))
+    }
+}
+
+fn candidate(process: Process) -> Option<Candidate> {
+    let vmm = Vmm::open(process.pid).ok()?;
+    if vmm.vm_fds().ok()?.is_empty() && !vmm.holds_vcpu().ok()? {
+        return None;
+    }
+    let cgroups = process.cgroups().ok()?;
+    Some(Candidate {
+        args: process.cmdline().ok()?,
+        cgroups: cgroups.into_iter().map(|group| group.pathname).collect(),
+        vmm,
+        taps: OnceCell::new(),
+    })
+}
+
+fn pidfile(path: &str) -> std::result::Result<i32, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("pidfile {path}: {error}; is the VMM running?"))?;
+    let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
+    pid.ok_or_else(|| format!("pidfile {path}: there is no process number in it"))
+}
+
+/// The first few, by their number and arguments.
+fn some<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> String {
+    const FEW: usize = 4;
+    const LONG: usize = 60;
+    let all: Vec<String> = candidates
+        .map(|candidate| {
+            let args = candidate.args.join(" ");
+            match args.char_indices().nth(LONG) {
+                Some((end, _)) => format!("{} ({}...)", candidate.vmm.pid(), &args[..end]),
+                None => format!("{} ({args})", candidate.vmm.pid()),
+            }
+        })
+        .collect();
+    let more = match all.len().saturating_sub(FEW) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("{}{more}", all[..all.len().min(FEW)].join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn process_without_a_virtual_machine_is_none() {
+        let own = std::process::id() as i32;
+        assert!(candidate(Process::new(own).unwrap()).is_none());
+        let error = Processes(Vec::new())
+            .find(&Selector::Cmdline("x".to_string()), false)
+            .unwrap_err();
+        assert!(error.ends_with("there is none at all"), "{error}");
+    }
+
+    #[test]
+    fn pidfiles_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmm.pid");
+        let selector = Selector::Pidfile(path.display().to_string());
+        let find = || Processes(Vec::new()).find(&selector, false);
+        assert!(find().unwrap_err().contains("is the VMM running?"));
+        std::fs::write(&path, " 42\n").unwrap();
+        assert_eq!(find().unwrap()[0].pid, 42);
+        std::fs::write(&path, "no number").unwrap();
+        assert!(find().unwrap_err().contains("no process number"));
+    }
+}
