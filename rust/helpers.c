@@ -35,6 +35,11 @@ int sleepy_task_nice(const struct task_struct *task)
 	return task_nice(task);
 }
 
+bool sleepy_task_on_rq(const struct task_struct *task)
+{
+	return READ_ONCE(task->on_rq);
+}
+
 /* The CPU that the thread waits for, which another thread has; -1 if none. */
 int sleepy_cpu_waited_for(const struct task_struct *task)
 {

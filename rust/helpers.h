@@ -25,6 +25,7 @@ struct tracepoint;
 
 /* Scheduler */
 int sleepy_task_nice(const struct task_struct *task);
+bool sleepy_task_on_rq(const struct task_struct *task);
 int sleepy_cpu_waited_for(const struct task_struct *task);
 bool sleepy_current_is_runnable(void);
 bool sleepy_current_is_dead(void);

@@ -339,9 +339,11 @@ impl<G: Guest, I: Interrupts> Events<G, I> {
                     L::<G, I>::kvm_fast_mmio as *mut c_void,
                 ))?;
             }
-            // SAFETY: As above.
             Source::Timer => {
-                push(unsafe { Probe::kprobe(helpers::SLEEPY_PROBE_TIMER, L::<G, I>::timer, data) })?
+                // SAFETY: As above.
+                let timer =
+                    unsafe { Probe::kprobe(helpers::SLEEPY_PROBE_TIMER, L::<G, I>::timer, data) };
+                push(timer)?;
             }
             Source::Interrupt => {
                 push(interrupt(helpers::SLEEPY_PROBE_IRQFD))?;

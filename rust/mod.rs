@@ -8,6 +8,7 @@
 pub(crate) mod bpf;
 pub(crate) mod bytes;
 pub(crate) mod capability;
+pub(crate) mod clock;
 pub(crate) mod cpus;
 pub(crate) mod global;
 pub(crate) mod kvm;

@@ -13,6 +13,12 @@ pub(crate) fn nice(task: &Task) -> i32 {
     unsafe { helpers::sleepy_task_nice(task.as_ptr()) }
 }
 
+/// Whether the thread has a CPU or waits for one, as it was a moment ago.
+pub(crate) fn runnable(task: &Task) -> bool {
+    // SAFETY: The reference proves that the thread's descriptor is valid.
+    unsafe { helpers::sleepy_task_on_rq(task.as_ptr()) }
+}
+
 /// The CPU that the thread waits for and another thread has, as it was a moment ago.
 pub(crate) fn cpu_waited_for(task: &Task) -> Option<u32> {
     // SAFETY: The reference proves that the thread's descriptor is valid.

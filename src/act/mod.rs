@@ -4,7 +4,7 @@
 
 mod nice;
 
-use crate::{turns::Turns, uapi};
+use crate::{rust::sched, turns::Turns, uapi};
 use kernel::{
     prelude::*,
     sync::{aref::ARef, Arc},
@@ -165,6 +165,11 @@ impl Act {
     pub(crate) fn close(&mut self) {
         self.restore();
         self.closed = true;
+    }
+
+    /// Whether a thread has a CPU or waits for one.
+    pub(crate) fn runnable(&self) -> bool {
+        self.threads.iter().any(|t| sched::runnable(&t.task))
     }
 
     /// How many threads there are.

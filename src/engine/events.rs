@@ -3,7 +3,11 @@
 //! What is no packet of a flow: interrupts, timers, hints, I/O.
 
 use super::{now, Config, Engine};
-use crate::{policy::state::Event, rust::timed::Timed, uapi};
+use crate::{
+    policy::state::Event,
+    rust::{clock::now_anywhere, timed::Timed},
+    uapi,
+};
 use kernel::sync::atomic::{Full, Relaxed};
 
 /// Nanoseconds in a second, for the rate of hints.
@@ -23,7 +27,7 @@ impl Engine {
     /// The same for any context: the weight comes with the next interrupt, which is about to be.
     pub(crate) fn wake_soon(this: &Timed<Self>, cause: usize) {
         let config = this.config();
-        let now = now();
+        let now = now_anywhere();
         this.note_io(&config, now);
         if config.wakes(cause) && this.woken(cause, now) {
             this.poke();
@@ -64,7 +68,7 @@ impl Engine {
 
     /// The guest talks to a device. For any context.
     pub(crate) fn io(&self) {
-        self.note_io(&self.config(), now());
+        self.note_io(&self.config(), now_anywhere());
     }
 
     fn note_io(&self, config: &Config, now: u64) {
@@ -81,7 +85,11 @@ impl Engine {
         }
         if config.settings.timer_slack == 0 || !this.state().sleepy() {
             Self::wake_soon(this, uapi::WAKE_TIMER);
-        } else if this.machine.guest_timer(&config.settings, now()).is_some() {
+        } else if this
+            .machine
+            .guest_timer(&config.settings, now_anywhere())
+            .is_some()
+        {
             // What it sets the timer to makes the machine look when.
             this.poke();
         }

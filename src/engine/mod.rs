@@ -210,6 +210,16 @@ impl Engine {
         self.stats.account(&change);
     }
 
+    fn threads(&self) -> Threads {
+        let vcpus = self.vcpus.load(Relaxed);
+        // One that had halted may have been woken, and wait for its CPU.
+        let halted = self.machine.idle.since(vcpus).is_some() && !self.act.lock().runnable();
+        Threads {
+            vcpus: if halted { vcpus } else { 0 },
+            oncpu: self.stats.oncpu(),
+        }
+    }
+
     /// A vCPU is watched from now on. From its notifier.
     pub(crate) fn watched(&self) {
         self.vcpus.add(1, Relaxed);
@@ -296,10 +306,7 @@ impl Expire for Engine {
         let settings = this.config().settings;
         // Only what is on a CPU now has time that is not booked yet.
         this.touch();
-        let threads = Threads {
-            vcpus: this.vcpus.load(Relaxed),
-            oncpu: this.stats.oncpu(),
-        };
+        let threads = this.threads();
         let tick = this.machine.tick(&settings, &threads, now);
         this.stats.timeouts.add(tick.lost);
         if let Some(woke) = tick.woke {

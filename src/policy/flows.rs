@@ -38,10 +38,12 @@ const CALL: u64 = 1 << 33;
 const CLAIMED: u64 = 1 << 34;
 /// The first answer was seen.
 const ANSWERING: u64 = 1 << 35;
+/// The answer comes in pieces: none of them is known to be the last.
+const PIECES: u64 = 1 << 36;
 /// The bits that say which flow it is.
 const ID: u64 = u32::MAX as u64 | USED | CALL;
 /// Where the number of requests without an answer begins, and the most that are counted.
-const OPEN_SHIFT: u32 = 36;
+const OPEN_SHIFT: u32 = 37;
 const OPEN_MAX: u64 = 255;
 
 /// Who asks.
@@ -245,6 +247,14 @@ impl<W: Word> Flows<W> {
         for (slot, key) in self.of(hash, Asker::Peer) {
             let Answered { ended, held } = answered.get_or_insert_default();
             let start = slot.since.load();
+            if key & PIECES != 0 {
+                let pause = now.saturating_sub(slot.seen.load());
+                let least = if more { MORE_HOLD } else { 0 };
+                slot.since
+                    .store(start.max(pause.saturating_mul(2)).max(least).min(MAX_HOLD));
+                slot.seen.store(now);
+                continue;
+            }
             let first = key & ANSWERING == 0;
             let left = open(key).saturating_sub(u64::from(!more));
             if !more && left == 0 {
@@ -276,7 +286,7 @@ impl<W: Word> Flows<W> {
 
     /// Puts a flow in whose answer goes on, though it seemed to be over.
     pub fn hold(&self, hash: u32, hold: u64, now: u64) -> Insert {
-        self.put(hash, id(hash, Asker::Peer) | ANSWERING, hold, now)
+        self.put(hash, id(hash, Asker::Peer) | ANSWERING | PIECES, hold, now)
     }
 
     /// Takes a flow out, whoever asks; returns what it had.

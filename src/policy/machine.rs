@@ -120,7 +120,7 @@ pub struct Tick {
 /// What the timer's caller knows of the VM's threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Threads {
-    /// How many there are.
+    /// How many there are; 0 if not all of them have halted.
     pub vcpus: u64,
     /// On-CPU time of all of them so far.
     pub oncpu: u64,
@@ -315,6 +315,8 @@ impl<W: Word> Machine<W> {
         let after = change.map(|change| change.after);
         let lands = after.is_some_and(State::may_sleep);
         if lands {
+            let waits = after.is_some_and(|state| state.calls() > 0);
+            let cause = if waits { Cause::Call } else { cause };
             self.cause.store(cause as u64);
         }
         Packet {

@@ -96,9 +96,9 @@ fn an_answer_that_goes_on_wakes_and_holds() {
     for _ in 0..10 {
         vm.pass(60 * MS);
         assert!(!vm.state().sleepy());
-        vm.segment(7, true);
+        vm.response(7);
     }
-    vm.pass(MORE_HOLD + vm.times.linger);
+    vm.pass(120 * MS + vm.times.linger);
     assert!(vm.state().sleepy());
 }
 
@@ -140,6 +140,10 @@ fn of_two_requests_one_may_have_work() {
     vm.call(101);
     vm.pass(100 * MS);
     assert!(!vm.state().sleepy());
+    vm.response(2);
+    vm.pass(vm.times.linger);
+    assert!(vm.state().sleepy());
+    assert_eq!(vm.slept, [Cause::Call]);
 }
 
 #[test]

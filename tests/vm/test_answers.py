@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""When an answer is over, and calls of the VM itself: segment by segment."""
+
+import time
+
+import pytest
+
+from lib import abi, frames, host
+
+pytestmark = pytest.mark.core
+
+MS = abi.MS
+LONG = 60 * abi.SECOND
+PUSHED = frames.PSH | frames.ACK
+MTU = 1500
+FULL = b"x" * (MTU - 40)
+
+CALL_PORT = 443
+CALLS = [
+    (abi.CLOSE, abi.TO_VM | abi.FROM_VM, frames.tcp_flag(frames.RST)),
+    (abi.REQUEST, abi.TO_VM, frames.ipv4_port(17, True, 7)),
+    (abi.RESPONSE, abi.FROM_VM, frames.ipv4_port(17, False, 7)),
+    # A call goes to a port of somebody else, which in the frames of this test is the client's.
+    (abi.REQUEST, abi.FROM_VM, frames.ipv4_port(6, True, CALL_PORT)),
+    (abi.RESPONSE, abi.TO_VM, frames.ipv4_port(6, False, CALL_PORT)),
+]
+
+
+def sleepy_vm(scenes, **how):
+    scene = scenes(linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2, **how)
+    scene.wait_sleepy()
+    return scene
+
+
+@pytest.mark.parametrize("flags, payload", [(frames.ACK, b"part"), (PUSHED, FULL)], ids=["not pushed", "full"])
+def test_segment_with_more_behind_it(scenes, flags, payload):
+    """It is awake until the last one; the answer's time is that of the first."""
+    scene = sleepy_vm(scenes)
+    scene.tcp_to_vm(PUSHED, b"?")
+    for _ in range(10):
+        scene.tcp_from_vm(flags, payload)
+        time.sleep(0.03)
+        vm = scene.get()
+        assert vm.state == abi.AWAKE and vm.in_flight == 1
+    scene.tcp_from_vm(PUSHED, b"the end")
+    assert scene.get().in_flight == 0
+    scene.wait_sleeps("response")
+    stats = scene.stats()
+    assert stats.responses == 11 and sum(stats.exec_) == 1
+
+
+def test_answer_whose_end_is_not_seen(scenes):
+    scene = sleepy_vm(scenes)
+    scene.tcp_to_vm(PUSHED, b"?")
+    scene.tcp_from_vm(PUSHED, FULL)
+    scene.wait_sleeps("response")
+    stats = scene.stats()
+    assert stats.timeouts == 0 and stats.time["in_flight"] >= 200 * MS
+
+
+def test_two_requests_on_one_connection(scenes):
+    """Each by itself, before the first is answered; the second answer takes as long as the first."""
+    scene = sleepy_vm(scenes)
+    scene.tcp_to_vm(PUSHED, b"1")
+    scene.tcp_to_vm(PUSHED, b"2")
+    time.sleep(0.3)
+    scene.tcp_from_vm(PUSHED, b"1")
+    time.sleep(0.2)
+    assert scene.get().in_flight == 1
+    scene.tcp_from_vm(PUSHED, b"2")
+    assert scene.get().in_flight == 0
+    scene.wait_sleeps("response")
+
+
+def test_segments_of_one_request(scenes):
+    scene = sleepy_vm(scenes)
+    for _ in range(5):
+        scene.tcp_to_vm(frames.ACK, b"part")
+    scene.tcp_to_vm(PUSHED, b"the end")
+    assert scene.get().in_flight == 1
+    scene.tcp_from_vm(PUSHED, b"!")
+    assert scene.get().in_flight == 0
+
+
+def test_answer_in_pieces(scenes):
+    """The second piece shows that the first was not the end: from then on it is awake between them."""
+    scene = sleepy_vm(scenes)
+    scene.request()
+    scene.answer()
+    scene.wait_sleeps("response")
+    pause = 0.05
+    time.sleep(pause)
+    scene.answer()
+    assert scene.get().state == abi.AWAKE and scene.nices() == [0]
+    late = 0
+    for _ in range(10):
+        before = time.monotonic()
+        time.sleep(pause)
+        scene.answer()
+        late = max(late, time.monotonic() - before)
+    if late < 1.5 * pause:  # nobody held this test up
+        assert scene.stats().sleeps["response"] == 1
+    assert scene.stats().wakes["answer"] >= 1
+    scene.wait_sleepy()
+
+
+def test_sleeps_while_it_waits_for_an_answer(scenes):
+    scene = scenes(add=False)
+    scene.add(rules=CALLS, linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2)
+    scene.wait_sleepy()
+    for count in 1, 2, 3:
+        scene.request()
+        assert scene.get().in_flight == 1
+        scene.vm.send(frames.tcp(False, CALL_PORT, 30000 + count, PUSHED, b"call"))
+        scene.wait_sleeps("call", count)
+        vm = scene.get()
+        assert (vm.in_flight, vm.calls) == (1, 1) and scene.is_sleepy()
+        scene.host.send(frames.tcp(True, CALL_PORT, 30000 + count, PUSHED, b"answer"))
+        vm = scene.get()
+        assert (vm.in_flight, vm.calls, vm.state) == (1, 0, abi.AWAKE) and scene.nices() == [0]
+        scene.answer()
+        scene.wait_sleeps("response", count)
+    stats = scene.stats()
+    assert (stats.calls, stats.answers, stats.wakes["answer"], stats.wakes["request"]) == (3, 3, 3, 3)
+
+
+def test_call_that_is_reset(scenes):
+    scene = scenes(add=False)
+    scene.add(rules=CALLS, linger=200 * MS * host.SLOW, max_sleep=LONG)
+    scene.vm.send(frames.tcp(False, CALL_PORT, 30000, PUSHED, b"call"))
+    scene.wait_sleeps("call")
+    scene.host.send(frames.tcp(True, CALL_PORT, 30000, frames.RST))
+    assert scene.get().calls == 0 and scene.stats().wakes["answer"] == 1 and scene.stats().closed == 1
+
+
+def test_call_that_is_never_answered(scenes):
+    scene = scenes(add=False)
+    linger = 200 * MS * host.SLOW
+    scene.add(rules=CALLS, linger=linger, max_sleep=LONG, request_timeout=3 * linger)
+    scene.vm.send(frames.tcp(False, CALL_PORT, 30000, PUSHED, b"call"))
+    scene.wait_sleeps("call")
+    scene.wait_wakes("answer")
+    assert scene.get().calls == 0
+    scene.wait_sleeps("timeout")
+
+
+def test_with_two_requests_it_waits_for_nobody(scenes):
+    scene = scenes(add=False)
+    scene.add(rules=CALLS, linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2)
+    scene.wait_sleepy()
+    for count in range(1, 6):
+        scene.request(1)
+        scene.request(2)
+        scene.vm.send(frames.tcp(False, CALL_PORT, 30000, PUSHED, b"call"))
+        time.sleep(0.05 * host.SLOW)
+        vm = scene.get()
+        assert (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 2, 1)
+        scene.answer(2)
+        scene.wait_sleeps("call", count)
+        scene.host.send(frames.tcp(True, CALL_PORT, 30000, PUSHED, b"answer"))
+        scene.answer(1)
+        scene.wait_sleeps("response", count)
