@@ -29,6 +29,13 @@ def add(vm, *options, name="a"):
     return added
 
 
+def policy(**given):
+    """What `vm show` says of a policy; what is not given is the default."""
+    return {"lever": "nice", "sleepy_nice": 19, "boost_nice": None, "linger_ns": 200_000,
+            "request_timeout_ns": 5_000_000_000, "max_sleep_ns": 1_000_000_000, "quiet_ns": 50_000_000,
+            "spin_ns": 20_000_000, "timer_slack_ns": 0, "sleep_on": ["response"], "wake_on": ["request"]} | given
+
+
 def sleeps(vm):
     host.wait(lambda: vm.get().state == abi.SLEEPY, "asleep")
 
@@ -36,7 +43,8 @@ def sleeps(vm):
 def test_not_loaded():
     if host.loaded():
         host.unload()
-    for args in ((), ("vm", "list"), ("vm", "add", "--pid", 1, "--name", "a"), ("vm", "remove", "--all"), ("stats",)):
+    for args in ((), ("vm", "list"), ("vm", "add", "--pid", 1, "--name", "a"), ("vm", "remove", "--all"), ("stats",),
+                 ("export",)):
         assert refused(ctl.NOT_LOADED, *args)
     host.load()
 
@@ -52,6 +60,7 @@ def test_not_permitted(sleepy):
     ("vm",), ("vm", "fly"), ("vm", "add"), ("vm", "add", "--pid", "x", "--name", "a"), ("vm", "remove"),
     ("vm", "add", "--pid", "1", "--name", "a", "--linger", "5"), ("stats", "--watch", "x"), ("--frobnicate",),
     ("vm", "add", "--pid", "1", "--name", "a", "--lever", "big"),
+    ("vm", "add", "--pid", "1", "--name", "a", "--sleep-on", "naps"), ("check",), ("apply",),
     ("vm", "add", "--pid", "1", "--name", "a", "--sleepy-nice", "20")], ids=" ".join)
 def test_usage(sleepy, args):
     assert ctl.run(*args)[0] == ctl.USAGE
@@ -73,8 +82,8 @@ def test_from_add_to_remove(vm):
                 "lever": "nice", "vcpus": 1, "links": 1}
     assert {key: one.get(key) for key in expected} == expected
     shown = show("a")
-    assert shown["policy"] == {"lever": "nice", "sleepy_nice": 15, "boost_nice": -2, "linger_ns": 2_000_000,
-                               "request_timeout_ns": 3_000_000_000, "max_sleep_ns": 60_000_000_000}
+    assert shown["policy"] == policy(sleepy_nice=15, boost_nice=-2, linger_ns=2_000_000,
+                                     request_timeout_ns=3_000_000_000, max_sleep_ns=60_000_000_000)
     assert shown["start_time"] == abi.start_time(vm.vmm.pid) and shown["lost_links"] == 0
     assert shown["links"][0]["name"] == vm.tap
     assert shown["links"][0]["netns"] == os.stat("/proc/self/ns/net").st_ino
@@ -98,20 +107,27 @@ def test_from_add_to_remove(vm):
 
 def test_defaults(vm):
     add(vm, *UDP)
-    assert show("a")["policy"] == {"lever": "nice", "sleepy_nice": 19, "boost_nice": None, "linger_ns": 200_000,
-                                   "request_timeout_ns": 5_000_000_000, "max_sleep_ns": 1_000_000_000}
+    assert show("a")["policy"] == policy()
+    assert [(rule["origin"], rule["class"], rule["direction"], rule["text"]) for rule in show("a")["rules"]
+            if rule["origin"] == "user"] == [("user", "request", "to-vm", "udp dst port 7"),
+                                             ("user", "response", "from-vm", "udp src port 7")]
+    assert [rule["origin"] for rule in show("a")["rules"]] == ["tcp"] * 3 + ["user"] * 2 + ["tcp", "noise"]
 
 
 def test_set(vm):
     add(vm, *UDP, *TIMES)
     sleeps(vm)
     ctl.ctl("vm", "set", "a", "--boost-nice", "-5", "--linger", "3ms")
-    policy = show("a")["policy"]
-    assert (policy["boost_nice"], policy["linger_ns"], policy["max_sleep_ns"]) == (-5, 3_000_000, 60_000_000_000)
+    long = {"linger_ns": 3_000_000, "max_sleep_ns": 60_000_000_000}
+    assert show("a")["policy"] == policy(boost_nice=-5, **long)
     ctl.ctl("vm", "set", "a", "--no-boost", "--lever", "observe")
-    policy = show("a")["policy"]
-    assert (policy["boost_nice"], policy["lever"], policy["linger_ns"]) == (None, "observe", 3_000_000)
+    assert show("a")["policy"] == policy(lever="observe", **long)
     assert vm.nices() == [0]
+    ctl.ctl("vm", "set", "a", "--sleep-on", "response,idle,spin", "--wake-on", "request,timer", "--spin", "5ms",
+            "--quiet", "1s", "--timer-slack", "10ms")
+    assert show("a")["policy"] == policy(lever="observe", sleep_on=["response", "idle", "spin"],
+                                         wake_on=["request", "timer"], spin_ns=5_000_000, quiet_ns=1_000_000_000,
+                                         timer_slack_ns=10_000_000, **long)
 
 
 def test_set_rules(vm):
@@ -121,11 +137,38 @@ def test_set_rules(vm):
     assert vm.get().in_flight == 0
     assert "udp dst prt 7" in ctl.refused(ctl.FAILED, "vm", "set", "a", "--request", "udp dst prt 7")
     ctl.refused(ctl.USAGE, "vm", "set", "a", "--no-tcp-defaults")
-    assert ctl.ctl("vm", "set", "a", *UDP)["set"]["rules"] == vm.get().n_rules == 6
+    assert ctl.ctl("vm", "set", "a", *UDP)["set"]["rules"] == vm.get().n_rules == 7
     vm.request()
     assert vm.get().in_flight == 1
-    ctl.ctl("vm", "set", "a", *UDP, "--no-tcp-defaults")
+    ctl.refused(ctl.USAGE, "vm", "set", "a", "--no-noise")
+    ctl.ctl("vm", "set", "a", *UDP, "--no-tcp-defaults", "--linger", "9ms")
+    assert (vm.get().n_rules, vm.get().in_flight) == (3, 1)
+    assert show("a")["policy"]["linger_ns"] == 9_000_000
+    ctl.ctl("vm", "set", "a", *UDP, "--no-tcp-defaults", "--no-noise")
     assert (vm.get().n_rules, vm.get().in_flight) == (2, 1)
+
+
+def test_every_kind_of_rule(vm):
+    add(vm, "--no-tcp-defaults", "--no-noise", "--ignore", "udp dst port 1", "--wake", "udp dst port 2",
+        "--sleep", "udp src port 3", "--request", "udp dst port 4", "--response", "udp src port 5",
+        "--call", "udp dst port 6", "--answer", "udp src port 7")
+    assert [(rule["class"], rule["direction"], rule["text"]) for rule in show("a")["rules"]] == [
+        ("ignore", "both", "udp dst port 1"), ("wake", "to-vm", "udp dst port 2"),
+        ("sleep", "from-vm", "udp src port 3"), ("request", "to-vm", "udp dst port 4"),
+        ("response", "from-vm", "udp src port 5"), ("request", "from-vm", "udp dst port 6"),
+        ("response", "to-vm", "udp src port 7")]
+
+
+def test_noise(vm):
+    """Multicast is ignored after all other rules, so that one who asks for it gets it."""
+    group = b"\x01\x00\x5e\x00\x00\x07" + frames.udp(True, 1000, 9, b"?")[6:]
+    add(vm, "--request", "udp dst port 7", "--wake-on", "packet", *TIMES)
+    sleeps(vm)
+    vm.host.send(group)
+    assert vm.get().state == abi.SLEEPY
+    ctl.ctl("vm", "set", "a", "--request", "udp dst port 9")
+    vm.host.send(group)
+    assert vm.get().in_flight == 1
 
 
 def test_tcp_defaults(vm):
@@ -185,7 +228,7 @@ def test_tcp_defaults_over_ipv6_and_vlan(vm):
 
 
 def test_no_tcp_defaults(vm):
-    add(vm, "--no-tcp-defaults", "--request", "tcp dst port 80", *TIMES)
+    add(vm, "--no-tcp-defaults", "--no-noise", "--request", "tcp dst port 80", *TIMES)
     assert vm.get().n_rules == 1
     vm.tcp_to_vm(frames.ACK)
     assert vm.get().in_flight == 1
@@ -250,8 +293,10 @@ def test_text(vm):
     """For people: every state and number that JSON has is there, too."""
     add(vm, *UDP, *TIMES)
     sleeps(vm)
+    rules = ["udp dst port 7", "udp src port 7", "and 4 for TCP, 1 for noise"]
     for args, words in (((), ["a", "sleepy", str(vm.vmm.pid)]), (("vm", "list"), ["a", "sleepy"]),
-                        (("vm", "show", "a"), ["sleepy", vm.tap, str(vm.tids[0]), "19"]), (("stats",), ["a"])):
+                        (("vm", "show", "a"), ["sleepy", vm.tap, str(vm.tids[0]), "19", "sleep on response", *rules]),
+                        (("stats",), ["a"])):
         code, output, _ = ctl.run(*args)
         assert code == 0
         for word in words:

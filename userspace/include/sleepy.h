@@ -611,7 +611,7 @@ struct sleepy_vm_stats {
  * Replaces a VM's policy, its rules, or both. Each packet is held against the old rules or the new
  * ones, whole; what is in flight stays so.
  */
-#define SLEEPY_IOC_VM_SET _IOW(SLEEPY_TYPE, 3, struct sleepy_vm_set)
+#define SLEEPY_IOC_VM_SET _IOWR(SLEEPY_TYPE, 3, struct sleepy_vm_set)
 
 /* What a VM is like. */
 #define SLEEPY_IOC_VM_GET _IOWR(SLEEPY_TYPE, 4, struct sleepy_vm_get)

@@ -116,7 +116,7 @@ impl Attempt<'_> {
             (Errno::NOMEM, _) => format!("the kernel has no memory left for {name}"),
             (Errno::INVAL, FAULT_POLICY) => format!("{name}: the module refuses this policy"),
             (Errno::OPNOTSUPP, FAULT_POLICY) => format!(
-                "{name}: this kernel does not show one of the events; `sleepyctl` alone lists those it shows"
+                "{name}: this kernel does not show one of the events; `sleepyctl` alone says which"
             ),
             (Errno::OPNOTSUPP, FAULT_LINK) => format!(
                 "{}: it has no Ethernet header; only Ethernet devices, such as taps, can be links",

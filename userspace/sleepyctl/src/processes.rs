@@ -16,11 +16,13 @@ use crate::vmm::{Tap, Vmm};
 /// its command line.
 pub struct Processes(Vec<Candidate>);
 
+/// Without open descriptors: there may be thousands.
 struct Candidate {
-    vmm: Vmm,
+    pid: i32,
     args: Vec<String>,
     cgroups: Vec<String>,
-    taps: OnceCell<Vec<Tap>>,
+    /// Names and network namespaces.
+    taps: OnceCell<Vec<(String, u64)>>,
 }
 
 /// A process, and what the star stands for.
@@ -53,11 +55,10 @@ impl Processes {
                 }
             )),
             (several, false) => {
-                let matched = self.0.iter().filter(|candidate| {
-                    several
-                        .iter()
-                        .any(|found| found.pid.unsigned_abs() == candidate.vmm.pid())
-                });
+                let matched = self
+                    .0
+                    .iter()
+                    .filter(|candidate| several.iter().any(|found| found.pid == candidate.pid));
                 Err(format!(
                     "{selector} matches {} processes: {}; make it narrower, or write each = true",
                     several.len(),
@@ -105,7 +106,7 @@ impl Processes {
     fn all(&self, star: impl Fn(&Candidate) -> Option<String>) -> Vec<Match> {
         let matched = |candidate: &Candidate| {
             star(candidate).map(|star| Match {
-                pid: candidate.vmm.pid() as i32,
+                pid: candidate.pid,
                 star,
             })
         };
@@ -121,12 +122,14 @@ impl Candidate {
     }
 
     fn holds(&self, netns: Option<u64>, device: &str) -> Option<String> {
-        let taps = self
-            .taps
-            .get_or_init(|| self.vmm.taps().unwrap_or_default());
+        let taps = self.taps.get_or_init(|| {
+            let taps = Vmm::open(self.pid).and_then(|vmm| vmm.taps());
+            let key = |tap: Tap| (tap.name, tap.netns.inode());
+            taps.unwrap_or_default().into_iter().map(key).collect()
+        });
         taps.iter()
-            .filter(|tap| netns.is_none_or(|inode| tap.netns.inode() == inode))
-            .find_map(|tap| glob(device, &tap.name))
+            .filter(|(_, inode)| netns.is_none_or(|wanted| wanted == *inode))
+            .find_map(|(name, _)| glob(device, name))
     }
 }
 
@@ -139,7 +142,7 @@ fn candidate(process: Process) -> Option<Candidate> {
     Some(Candidate {
         args: process.cmdline().ok()?,
         cgroups: cgroups.into_iter().map(|group| group.pathname).collect(),
-        vmm,
+        pid: process.pid,
         taps: OnceCell::new(),
     })
 }
@@ -159,8 +162,8 @@ fn some<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> String {
         .map(|candidate| {
             let args = candidate.args.join(" ");
             match args.char_indices().nth(LONG) {
-                Some((end, _)) => format!("{} ({}...)", candidate.vmm.pid(), &args[..end]),
-                None => format!("{} ({args})", candidate.vmm.pid()),
+                Some((end, _)) => format!("{} ({}...)", candidate.pid, &args[..end]),
+                None => format!("{} ({args})", candidate.pid),
             }
         })
         .collect();

@@ -2,16 +2,19 @@
 
 //! Pinned eBPF programs, as rules.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use aya::programs::{ProgramError, ProgramFd, ProgramInfo, ProgramType};
+use aya::programs::{ProgramError, ProgramType, SchedClassifier};
 
 use crate::error::{Error, Result};
 
 /// A program that a rule can have.
+///
+/// aya opens pinned programs of many types, but has no such function for socket filters. Whichever it is, it does not
+/// look at the type; we do, and the kernel does.
 pub struct Program {
     id: u32,
-    fd: ProgramFd,
+    fd: OwnedFd,
 }
 
 impl Program {
@@ -20,18 +23,20 @@ impl Program {
         if path.contains('\0') {
             return Err(Error::failed(format!("{path:?} is no path")));
         }
-        let info = ProgramInfo::from_pin(path).map_err(|error| cannot_open(path, &error))?;
-        let kind = info
-            .program_type()
-            .map_err(|error| cannot_open(path, &error))?;
+        let open = || {
+            let pinned = SchedClassifier::from_pin(path)?;
+            let info = pinned.info()?;
+            let fd = pinned.fd()?.as_fd().try_clone_to_owned();
+            Ok((info.program_type()?, info.id(), fd?))
+        };
+        let (kind, id, fd) = open().map_err(|error| cannot_open(path, &error))?;
         if kind != ProgramType::SocketFilter {
             return Err(Error::failed(format!(
                 "{path}: a program of type {kind:?}; load one of type SocketFilter \
                  (`bpftool prog load FILE {path} type socket`)"
             )));
         }
-        let fd = info.fd().map_err(|error| cannot_open(path, &error))?;
-        Ok(Self { id: info.id(), fd })
+        Ok(Self { id, fd })
     }
 
     /// By what the kernel knows it.
@@ -54,12 +59,12 @@ fn cannot_open(path: &str, error: &ProgramError) -> Error {
         Some(std::io::ErrorKind::NotFound) => Error::failed(format!(
             "{path}: there is no such file; pin the program: `bpftool prog load FILE {path} type socket`"
         )),
-        Some(std::io::ErrorKind::PermissionDenied) => {
-            Error::not_permitted(format!("{path}: not permitted; run as root"))
+        // The kernel says the same of a file that is no pinned program.
+        Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::InvalidInput) => {
+            Error::failed(format!(
+                "{path}: this is no pinned eBPF program, or not permitted; name a file below /sys/fs/bpf, as root"
+            ))
         }
-        Some(std::io::ErrorKind::InvalidInput) => Error::failed(format!(
-            "{path}: not a pinned eBPF program; name a file below /sys/fs/bpf"
-        )),
         _ => Error::failed(format!("{path}: {error}")),
     }
 }

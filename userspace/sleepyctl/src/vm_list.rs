@@ -95,11 +95,20 @@ impl Module {
             1 => "1 VM".to_string(),
             more => format!("{more} VMs"),
         };
-        format!(
+        let mut out = format!(
             "sleepy{version} (ABI {}, levers {}): {vms}\n",
             self.abi,
             self.levers.join(", ")
-        )
+        );
+        for (set, shown) in [(Set::SleepOn, &self.sleep_on), (Set::WakeOn, &self.wake_on)] {
+            let mut missing = set.all();
+            missing.retain(|event| !shown.contains(event));
+            if !missing.is_empty() {
+                let key = set.key();
+                out += &format!("not seen ({key}): {}\n", missing.join(", "));
+            }
+        }
+        out
     }
 }
 
@@ -188,6 +197,20 @@ pub fn name_of_pid(vms: &[VmGet], pid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_that_are_not_shown_are_named() {
+        let all = Info {
+            sleep_on: sleepy_uapi::SLEEP_EVENTS,
+            wake_on: sleepy_uapi::WAKE_EVENTS,
+            ..Info::default()
+        };
+        assert_eq!(Module::from(&all).text().lines().count(), 1);
+        let text = Module::from(&Info { wake_on: 0, ..all }).text();
+        let expected = "(wake_on): request, packet, interrupt, timer, ipi, doorbell, hint\n";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
 
     #[test]
     fn list_fits_80_columns() {

@@ -75,9 +75,9 @@ pub fn run(output: Output, args: &SetArgs) -> Result<()> {
         },
     };
     output.print(body, || {
-        let rules = rules.map_or_else(String::new, |number| format!("; {number} rules"));
+        let rules = rules.map_or_else(String::new, |number| format!("  {number} rules\n"));
         format!(
-            "{}: {}; {}; sleeps on {}; wakes on {}{rules}\n",
+            "{}: {}\n  {}\n  sleeps on {}\n  wakes on {}\n{rules}",
             args.name,
             policy::lever_text(&policy),
             policy::times_text(&policy),

@@ -2,6 +2,7 @@
 
 //! `apply`
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use crate::check::{lines, refuse};
@@ -129,6 +130,7 @@ pub fn run(output: Output, args: &ApplyArgs) -> Result<Exit> {
         return refuse(output, "apply", &report, UNTOUCHED);
     }
     let device = Device::open()?;
+    raise_limit();
     let plan = plan::make(&device, &vms, args.prune, &mut report)?;
     if report.has_errors() {
         return refuse(output, "apply", &report, UNTOUCHED);
@@ -152,6 +154,18 @@ pub fn run(output: Output, args: &ApplyArgs) -> Result<Exit> {
         eprintln!("{error}");
         error.exit
     }))
+}
+
+/// Each VM takes a few descriptors: its process, its links' namespaces. If this is not permitted, opening fails, in words.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
 }
 
 /// What is removed goes first, so that its links are free.

@@ -2,7 +2,7 @@
 
 //! The tables of a manifest: `[defaults]`, `[template.NAME]` and `[[vm]]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use clap::ValueEnum;
@@ -137,8 +137,8 @@ pub struct Common {
     pub noise: Option<bool>,
     /// Own rules.
     pub rules: Option<Vec<Spotted<Rule>>>,
-    /// Something in it was wrong, and is missing here.
-    pub faulty: bool,
+    /// Keys whose values were wrong, and are missing here.
+    pub wrong: BTreeSet<String>,
 }
 
 impl Common {
@@ -154,21 +154,19 @@ impl Common {
             tcp_defaults: self.tcp_defaults.or(other.tcp_defaults),
             noise: self.noise.or(other.noise),
             rules: self.rules.or(other.rules),
-            faulty: self.faulty || other.faulty,
+            wrong: self.wrong.union(&other.wrong).cloned().collect(),
         }
     }
 
     /// Reads a table whose keys are all common ones.
     pub fn read(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Self {
         let mut common = Self::default();
-        let errors = reader.report.errors();
         for (key, value) in table {
             if !common.read_key(key.get_ref(), value, reader) {
                 let known: Vec<&str> = COMMON.into_iter().chain([RULE]).collect();
                 reader.unknown_key(key.span(), key.get_ref(), &known);
             }
         }
-        common.faulty = reader.report.errors() > errors;
         common
     }
 
@@ -179,6 +177,7 @@ impl Common {
         value: &Spanned<DeValue<'_>>,
         reader: &mut Reader<'_>,
     ) -> bool {
+        let errors = reader.report.errors();
         let settings = &mut self.settings;
         let range = |value: &DeValue<'_>| integer(value, -20..=19);
         match key {
@@ -216,6 +215,9 @@ impl Common {
         }
         let spot = reader.spot(value.span());
         self.keys.insert(key.to_string(), spot);
+        if reader.report.errors() > errors {
+            self.wrong.insert(key.to_string());
+        }
         true
     }
 }
@@ -277,7 +279,6 @@ impl Entry {
         let DeValue::Table(keys) = table.get_ref() else {
             return reader.take("vm", table, |v| Err(wrong(v, "a table: write [[vm]]")));
         };
-        let errors = reader.report.errors();
         let mut entry = Self {
             spot,
             ..Self::default()
@@ -313,7 +314,6 @@ impl Entry {
                 }
             }
         }
-        entry.common.faulty = reader.report.errors() > errors;
         Some(entry)
     }
 }

@@ -4,11 +4,14 @@
 
 use sleepy_uapi::{NAME_SIZE, Policy};
 
-use super::entry::{Common, Entry};
+use super::entry::{Common, Entry, RULE};
 use super::report::{Report, Spot, Spotted};
 use super::selector::Selector;
 use crate::policy;
 use crate::rule::{self, Rule};
+
+/// Keys by which it is known what a packet or an event does.
+const MEANING: [&str; 5] = ["profile", "ports", "sleep_on", "wake_on", RULE];
 
 /// A VM, or with `each` one for every process that matches.
 #[derive(Clone, Debug)]
@@ -35,7 +38,7 @@ pub struct Vm {
     pub tcp_defaults: bool,
     /// Whether the rule for noise is there.
     pub noise: bool,
-    /// Something of it was wrong, and is missing here.
+    /// Some of its rules or events were wrong, and are missing here.
     pub faulty: bool,
 }
 
@@ -93,7 +96,8 @@ impl Vm {
             own_rules,
             tcp_defaults: common.tcp_defaults.unwrap_or(true),
             noise: common.noise.unwrap_or(true),
-            faulty: common.faulty || report.errors() > errors,
+            faulty: MEANING.iter().any(|key| common.wrong.contains(*key))
+                || report.errors() > errors,
         })
     }
 }
@@ -174,7 +178,7 @@ fn selected(
 fn check_ports(common: &Common, spot: Spot, report: &mut Report) {
     let profile = common.profile.as_ref();
     match (&common.ports, profile) {
-        (Some(ports), None) if !common.faulty => report.error(
+        (Some(ports), None) if !common.wrong.contains("profile") => report.error(
             ports.spot,
             "`ports` makes rules for the profiles http, grpc and udp; name one with `profile`",
         ),
@@ -189,7 +193,9 @@ fn check_ports(common: &Common, spot: Spot, report: &mut Report) {
             report.error(ports.spot, "`ports` is empty; name one, such as [8080]");
         }
         (None, Some(profile))
-            if profile.value.takes_ports() && common.rules.is_none() && !common.faulty =>
+            if profile.value.takes_ports()
+                && common.rules.is_none()
+                && !common.wrong.contains("ports") =>
         {
             let place = common.keys.get("profile").copied().unwrap_or(spot);
             report.error(
