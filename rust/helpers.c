@@ -278,6 +278,9 @@ unsigned int sleepy_skb_tcp(const struct sk_buff *skb)
 	tcp = skb_header_pointer(skb, offset, sizeof(tcp_buffer), &tcp_buffer);
 	if (!tcp)
 		return 0;
+	/* What opens or ends a connection is whole. */
+	if (tcp->syn || tcp->fin || tcp->rst)
+		return flags | SLEEPY_TCP_PUSHED;
 	if (tcp->psh)
 		flags |= SLEEPY_TCP_PUSHED;
 	offset += tcp->doff * 4;

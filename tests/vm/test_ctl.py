@@ -162,7 +162,7 @@ def test_every_kind_of_rule(vm):
 def test_noise(vm):
     """Multicast is ignored after all other rules, so that one who asks for it gets it."""
     group = b"\x01\x00\x5e\x00\x00\x07" + frames.udp(True, 1000, 9, b"?")[6:]
-    add(vm, "--request", "udp dst port 7", "--wake-on", "packet", *TIMES)
+    add(vm, "--request", "udp dst port 7", "--wake-on", "request,packet", *TIMES)
     sleeps(vm)
     vm.host.send(group)
     assert vm.get().state == abi.SLEEPY

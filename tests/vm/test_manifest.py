@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -84,8 +85,11 @@ def test_check_needs_nothing(manifest):
     good = manifest('[[vm]]\nname = "a"\nunit = "nowhere"\nprofile = "http"\nports = [80]\n', "good.toml")
     bad = manifest('[[vm]]\nname = "a"\npid = 1\nlingr = "1ms"\n[[vm.rule]]\nclass = "wake"\nfilter = "tcp and udp"\n')
 
+    program = shutil.copy(ctl.PROGRAM, good.parent)
+
     def body():
         caller.become_nobody()
+        ctl.PROGRAM = program
         assert ctl.ctl("check", good)["findings"] == []
         assert ctl.run("check", good)[:2] == (0, "1 file, 1 VM: nothing wrong\n")
         code, output, _ = ctl.run("check", bad)

@@ -5,7 +5,9 @@
 use std::path::Path;
 
 use serde::Serialize;
-use sleepy_uapi::{CLASS_PROGRAM, Policy, VmGet, VmLink, VmRule};
+use sleepy_uapi::{
+    CLASS_PROGRAM, Policy, SLEEP_QUIET, SLEEP_SPIN, VmGet, VmLink, VmRule, WAKE_TIMER,
+};
 
 use crate::device::{Device, rule_text, text, vm_name};
 use crate::error::{Error, Result};
@@ -15,7 +17,7 @@ use crate::manifest::profile::Profile;
 use crate::manifest::rules::CLASSES;
 use crate::netns::{self, Netns};
 use crate::output::{self, Output};
-use crate::policy::{boost, lever_name};
+use crate::policy::{self, boost, lever_name};
 use crate::rule::{Origin, class_name, direction_name};
 use crate::time;
 
@@ -50,9 +52,12 @@ struct Vm {
     linger: String,
     request_timeout: String,
     max_sleep: String,
-    quiet: String,
-    spin: String,
-    timer_slack: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quiet: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timer_slack: Option<String>,
     tcp_defaults: bool,
     noise: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -101,6 +106,11 @@ fn toml(manifest: &Manifest) -> Result<String> {
     toml::to_string(manifest).map_err(|error| Error::failed(error.to_string()))
 }
 
+/// The time of an event; without the event, a time like the built-in one is of no interest.
+fn used(events: u32, event: usize, time: u64, built_in: u64) -> Option<String> {
+    (events >> event & 1 == 1 || time != built_in).then(|| time::exact(time))
+}
+
 fn export(vm: &VmGet, links: &[VmLink], rules: &[VmRule], notes: &mut Vec<String>) -> Vm {
     let name = vm_name(vm);
     if vm.lost_links > 0 {
@@ -124,6 +134,7 @@ fn export(vm: &VmGet, links: &[VmLink], rules: &[VmRule], notes: &mut Vec<String
         wake_on,
         ..
     } = vm.policy;
+    let built_in = policy::default();
     Vm {
         pid: vm.pid,
         auto_link: false,
@@ -141,9 +152,9 @@ fn export(vm: &VmGet, links: &[VmLink], rules: &[VmRule], notes: &mut Vec<String
         linger: time::exact(linger),
         request_timeout: time::exact(request_timeout),
         max_sleep: time::exact(max_sleep),
-        quiet: time::exact(quiet),
-        spin: time::exact(spin),
-        timer_slack: time::exact(timer_slack),
+        quiet: used(sleep_on, SLEEP_QUIET, quiet, built_in.quiet),
+        spin: used(sleep_on, SLEEP_SPIN, spin, built_in.spin),
+        timer_slack: used(wake_on, WAKE_TIMER, timer_slack, built_in.timer_slack),
         tcp_defaults: has(Origin::Tcp),
         noise: has(Origin::Noise),
         rule: rules
