@@ -115,7 +115,7 @@ pub struct Policy {
     pub max_sleep: u64,
     /// For [`SLEEP_QUIET`]: how long there is neither a packet nor device I/O. At least [`MIN_TIMEOUT`].
     pub quiet: u64,
-    /// For [`SLEEP_SPIN`]: how long a vCPU is on its CPU without I/O. At least [`MIN_TIMEOUT`].
+    /// For [`SLEEP_SPIN`]: how long its vCPUs, together, are on a CPU without I/O. At least [`MIN_TIMEOUT`].
     pub spin: u64,
     /// For [`WAKE_TIMER`]: how long after a guest's timer the VM may stay sleepy.
     pub timer_slack: u64,

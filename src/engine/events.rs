@@ -28,7 +28,9 @@ impl Engine {
     pub(crate) fn wake_soon(this: &Timed<Self>, cause: usize) {
         let config = this.config();
         let now = now_anywhere();
-        this.note_io(&config, now);
+        if matches!(cause, uapi::WAKE_INTERRUPT | uapi::WAKE_DOORBELL) {
+            this.note_io(&config, now);
+        }
         if config.wakes(cause) && this.woken(cause, now) {
             this.poke();
         }
@@ -55,13 +57,19 @@ impl Engine {
         this.follow(&change);
     }
 
-    /// A packet that no rule ignores: `to_vm`, or from it.
-    pub(crate) fn packet(this: &Timed<Self>, to_vm: bool, matched: bool) {
-        let config = this.config();
+    /// A packet that no rule ignores.
+    pub(crate) fn io_packet(&self) {
+        let config = self.config();
         if config.minds_io() {
-            this.machine.io(now());
+            self.machine.io(now());
         }
-        if to_vm && !matched && config.wakes(uapi::WAKE_PACKET) {
+    }
+
+    /// A packet to the VM; `asks` if it is one of a flow, and so has a say of its own.
+    pub(crate) fn packet(this: &Timed<Self>, asks: bool) {
+        let config = this.config();
+        let told = asks && config.wakes(uapi::WAKE_REQUEST);
+        if config.wakes(uapi::WAKE_PACKET) && !told {
             Self::wake(this, uapi::WAKE_PACKET);
         }
     }

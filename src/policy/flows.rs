@@ -11,9 +11,11 @@
 //! # When an answer is over
 //!
 //! No packet says that it is the last one of an answer. A segment that is full, or that its sender does not
-//! push, has more behind it; of several requests on one flow, the first answer may not be the last; and a server
-//! that answers in pieces sends the next piece when it has it. In each case the flow stays in the table as
-//! *answering*, for a *hold*: a time without a segment after which the answer counts as over.
+//! push, has more behind it; but a server may push many times in one answer, and one that answers in pieces
+//! sends the next one when it has it. So an answer of one segment is over with it; one of several is a *stream*, over when
+//! it pauses four times longer than it ever did. Of several requests on one flow, the first answer may not be the
+//! last: the others are waited for twice as long as the first one took. Until then the flow stays in the table as
+//! *answering*.
 
 use super::Word;
 
@@ -26,7 +28,9 @@ pub const CAPACITY: usize = WAYS * SETS;
 
 /// How long an answer may pause where more of it must come: TCP's shortest retransmission timeout.
 pub const MORE_HOLD: u64 = 200_000_000;
-/// The longest hold where more may come.
+/// How long a stream may pause at least.
+pub const MIN_HOLD: u64 = 10_000_000;
+/// How long any answer may pause at most.
 pub const MAX_HOLD: u64 = 1_000_000_000;
 
 const EMPTY: u64 = 0;
@@ -36,14 +40,16 @@ const USED: u64 = 1 << 32;
 const CALL: u64 = 1 << 33;
 /// Key of a slot that is being filled.
 const CLAIMED: u64 = 1 << 34;
-/// The first answer was seen.
+/// A segment of the answer was seen.
 const ANSWERING: u64 = 1 << 35;
-/// The answer comes in pieces: none of them is known to be the last.
-const PIECES: u64 = 1 << 36;
+/// The last one had more behind it.
+const MORE: u64 = 1 << 36;
+/// The answer has several segments.
+const STREAM: u64 = 1 << 37;
 /// The bits that say which flow it is.
 const ID: u64 = u32::MAX as u64 | USED | CALL;
 /// Where the number of requests without an answer begins, and the most that are counted.
-const OPEN_SHIFT: u32 = 37;
+const OPEN_SHIFT: u32 = 38;
 const OPEN_MAX: u64 = 255;
 
 /// Who asks.
@@ -66,10 +72,12 @@ fn open(key: u64) -> u64 {
 
 struct Slot<W> {
     key: W,
-    /// When the flow came into flight; while it is answering, how long it is held.
+    /// When the flow came into flight; while it is answering, how long the first answer took.
     since: W,
     /// When its last packet was seen.
     seen: W,
+    /// The longest pause of a stream so far.
+    pause: W,
 }
 
 impl<W: Word> Slot<W> {
@@ -78,15 +86,17 @@ impl<W: Word> Slot<W> {
             key: W::new(EMPTY),
             since: W::new(0),
             seen: W::new(0),
+            pause: W::new(0),
         }
     }
 
-    fn claim(&self, key: u64, since: u64, now: u64) -> bool {
+    fn claim(&self, key: u64, pause: u64, now: u64) -> bool {
         if self.key.compare_exchange(EMPTY, CLAIMED).is_err() {
             return false;
         }
-        self.since.store(since);
+        self.since.store(now);
         self.seen.store(now);
+        self.pause.store(pause);
         self.key.store(key);
         true
     }
@@ -95,14 +105,18 @@ impl<W: Word> Slot<W> {
         self.key.compare_exchange(key, new).is_ok()
     }
 
-    /// The time of its last packet plus how long it may be without one.
-    fn due(&self, key: u64, timeout: u64) -> u64 {
-        let wait = if key & ANSWERING != 0 {
-            self.since.load()
-        } else {
+    /// How long it may be without a packet.
+    fn hold(&self, key: u64, timeout: u64) -> u64 {
+        if key & ANSWERING == 0 {
             timeout
-        };
-        self.seen.load().saturating_add(wait)
+        } else if key & MORE != 0 {
+            MORE_HOLD
+        } else if key & STREAM != 0 {
+            let pause = self.pause.load().saturating_mul(4);
+            pause.clamp(MIN_HOLD, MAX_HOLD)
+        } else {
+            self.since.load().saturating_mul(2).min(MAX_HOLD)
+        }
     }
 }
 
@@ -157,6 +171,8 @@ pub struct Expired {
     pub lost: Removed,
     /// Requests whose answer is over.
     pub answered: u64,
+    /// The flow of one of them.
+    pub hash: Option<u32>,
     /// When the next flow is due.
     pub due: Option<u64>,
 }
@@ -197,7 +213,7 @@ impl<W: Word> Flows<W> {
                     break;
                 }
                 let count = (open(key) + u64::from(whole)).min(OPEN_MAX);
-                let new = key & ID | count << OPEN_SHIFT;
+                let new = key & (ID | STREAM) | count << OPEN_SHIFT;
                 if new == key || slot.change(key, new) {
                     slot.seen.store(now);
                     if key & ANSWERING != 0 {
@@ -214,19 +230,19 @@ impl<W: Word> Flows<W> {
     /// Puts a flow in. Only requests to the VM may have the overflow slot.
     pub fn insert(&self, hash: u32, asker: Asker, whole: bool, now: u64) -> Insert {
         let key = id(hash, asker) | u64::from(whole) << OPEN_SHIFT;
-        self.put(hash, key, now, now)
+        self.put(hash, key, 0, now)
     }
 
-    fn put(&self, hash: u32, key: u64, since: u64, now: u64) -> Insert {
+    fn put(&self, hash: u32, key: u64, pause: u64, now: u64) -> Insert {
         if self
             .set(hash)
             .iter()
-            .any(|slot| slot.claim(key, since, now))
+            .any(|slot| slot.claim(key, pause, now))
         {
             Insert::New
         } else if key & CALL != 0 {
             Insert::Full
-        } else if self.overflow.claim(USED, now, now) {
+        } else if self.overflow.claim(USED, 0, now) {
             Insert::Overflow
         } else {
             self.overflow.seen.store(now);
@@ -247,17 +263,10 @@ impl<W: Word> Flows<W> {
         for (slot, key) in self.of(hash, Asker::Peer) {
             let Answered { ended, held } = answered.get_or_insert_default();
             let start = slot.since.load();
-            if key & PIECES != 0 {
-                let pause = now.saturating_sub(slot.seen.load());
-                let least = if more { MORE_HOLD } else { 0 };
-                slot.since
-                    .store(start.max(pause.saturating_mul(2)).max(least).min(MAX_HOLD));
-                slot.seen.store(now);
-                continue;
-            }
             let first = key & ANSWERING == 0;
             let left = open(key).saturating_sub(u64::from(!more));
-            if !more && left == 0 {
+            let stream = if more { STREAM } else { key & STREAM };
+            if left == 0 && stream == 0 {
                 if slot.change(key, EMPTY) {
                     *ended += 1;
                     if first {
@@ -266,27 +275,33 @@ impl<W: Word> Flows<W> {
                 }
                 continue;
             }
+            let more = if more { MORE } else { 0 };
+            let new = key & ID | ANSWERING | stream | more | left << OPEN_SHIFT;
+            let pause = now.saturating_sub(slot.seen.load());
             slot.seen.store(now);
-            if !slot.change(key, key & ID | ANSWERING | left << OPEN_SHIFT) {
+            if !slot.change(key, new) {
                 continue;
             }
             if first {
-                // Answers to come will take as long as this one, more or less.
-                let took = now.saturating_sub(start).saturating_mul(2).min(MAX_HOLD);
-                let hold = if more { MORE_HOLD } else { took };
-                slot.since.store(hold);
+                slot.pause.store(0);
+                slot.since.store(now.saturating_sub(start));
                 since(start);
-                *held = Some(hold);
-            } else if more && start < MORE_HOLD {
-                slot.since.store(MORE_HOLD);
+            } else if pause > slot.pause.load() {
+                slot.pause.store(pause);
+            }
+            if first || key & MORE != more {
+                *held = Some(slot.hold(new, 0));
             }
         }
         answered
     }
 
-    /// Puts a flow in whose answer goes on, though it seemed to be over.
-    pub fn hold(&self, hash: u32, hold: u64, now: u64) -> Insert {
-        self.put(hash, id(hash, Asker::Peer) | ANSWERING | PIECES, hold, now)
+    /// Puts a flow in whose answer goes on after a pause, though it seemed to be over; returns how long it is held,
+    /// unless there is no room.
+    pub fn stream(&self, hash: u32, pause: u64, now: u64) -> Option<u64> {
+        let key = id(hash, Asker::Peer) | ANSWERING | STREAM;
+        let new = self.put(hash, key, pause, now) == Insert::New;
+        new.then(|| pause.saturating_mul(4).clamp(MIN_HOLD, MAX_HOLD))
     }
 
     /// Takes a flow out, whoever asks; returns what it had.
@@ -319,7 +334,7 @@ impl<W: Word> Flows<W> {
             if key & USED == 0 {
                 continue;
             }
-            let due = slot.due(key, timeout);
+            let due = slot.seen.load().saturating_add(slot.hold(key, timeout));
             if due > now {
                 expired.due = Some(expired.due.map_or(due, |next| next.min(due)));
             } else if !slot.change(key, EMPTY) {
@@ -327,6 +342,7 @@ impl<W: Word> Flows<W> {
                 expired.due = Some(now);
             } else if key & ANSWERING != 0 {
                 expired.answered += 1;
+                expired.hash = Some(key as u32);
             } else {
                 expired.lost.add(key);
             }

@@ -3,7 +3,7 @@
 //! The state machine of one VM: the state word, the flows it counts, and what else it goes by.
 
 use super::{
-    flows::{Asker, Flows, Insert, Removed, MAX_HOLD, MORE_HOLD},
+    flows::{Asker, Flows, Insert, Removed, MAX_HOLD},
     idle::Idle,
     state::{self, Change, Event, State},
     Word,
@@ -142,7 +142,7 @@ pub struct Machine<W> {
     answered: W,
     /// How long a guest's timer may wait; 0 if none has fired.
     timer: W,
-    /// Time of the last I/O of any kind.
+    /// Time of the last I/O of any kind, or of the last wake-up by something else than a packet.
     io: W,
     /// That time, when the timer last looked, and the on-CPU time then. Written by `tick` alone.
     io_seen: W,
@@ -238,20 +238,20 @@ impl<W: Word> Machine<W> {
     }
 
     /// An answer without a request: the last one goes on, after a pause in which the VM may have fallen
-    /// asleep. It pauses again, perhaps, but hardly twice as long.
+    /// asleep.
     fn goes_on(&self, hash: u32, pause: u64, settings: &Settings, now: u64) -> Packet {
         let same = self.answered.load() == u64::from(hash);
-        if !same || pause <= settings.linger || pause > MORE_HOLD {
+        if !same || pause <= settings.linger || pause > MAX_HOLD {
             return Packet::default();
         }
-        let hold = pause.saturating_mul(2).min(MAX_HOLD);
         let change = state::update(&self.state, Event::Request, now);
-        if self.flows.hold(hash, hold, now) != Insert::New {
+        let hold = self.flows.stream(hash, pause, now);
+        if hold.is_none() {
             state::update(&self.state, Event::Done(1), now);
         }
         Packet {
             change: Some(change),
-            timer: Some(now.saturating_add(hold)),
+            timer: Some(now.saturating_add(hold.unwrap_or(settings.linger))),
             ..Packet::default()
         }
     }
@@ -297,6 +297,8 @@ impl<W: Word> Machine<W> {
     /// The flow was closed, in whatever direction.
     pub fn close(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
         self.last.store(now);
+        // What its sender had sent before it knew is no answer that goes on.
+        let _ = self.answered.compare_exchange(u64::from(hash), u64::MAX);
         self.done(self.flows.remove(hash), Cause::Close, settings, now)
     }
 
@@ -352,6 +354,9 @@ impl<W: Word> Machine<W> {
             woke: None,
             next: now,
         };
+        if let Some(hash) = expired.hash {
+            self.answered.store(u64::from(hash));
+        }
         let done = lost + expired.answered;
         if done > 0 {
             let change = state::update(&self.state, Event::Done(done), now);
@@ -407,6 +412,7 @@ impl<W: Word> Machine<W> {
             return if due > now { left.min(due - now) } else { left };
         };
         self.last.store(now);
+        self.io.store(now);
         self.cause.store(cause);
         let change = state::update(&self.state, Event::Wake, now);
         tick.woke = change.woke().then_some(woke);
@@ -471,14 +477,13 @@ impl<W: Word> Machine<W> {
         }
         let io = self.io.load();
         if settings.on(Cause::Quiet) {
-            let quiet = now.saturating_sub(io.max(last));
+            let quiet = now.saturating_sub(io);
             if quiet >= settings.quiet {
                 return (Some(Cause::Quiet), 0);
             }
             next = next.min(settings.quiet - quiet);
         }
         if settings.on(Cause::Spin) {
-            let io = io.max(last);
             if io != self.io_seen.load() {
                 self.io_seen.store(io);
                 self.oncpu_seen.store(threads.oncpu);
@@ -514,6 +519,10 @@ impl<W: Word> Machine<W> {
             self.last.store(now);
             self.cause.store(Cause::Rest as u64);
         }
-        state::update(&self.state, event, now)
+        let change = state::update(&self.state, event, now);
+        if change.woke() {
+            self.io.store(now);
+        }
+        change
     }
 }

@@ -183,7 +183,11 @@ impl PacketHook for LinkHook {
         if class == Some(Class::Ignore) {
             return;
         }
-        Engine::packet(engine, to_vm, class.is_some());
+        engine.io_packet();
+        if to_vm && !matches!(class, Some(Class::Wake | Class::Sleep)) {
+            let asks = matches!(class, Some(Class::Request | Class::Response));
+            Engine::packet(engine, asks);
+        }
         match (class, to_vm) {
             (Some(Class::Request), true) => {
                 Engine::request(engine, packet.flow_hash(), packet.ending().pushed)

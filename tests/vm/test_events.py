@@ -276,6 +276,16 @@ def test_rules_without_a_flow(scenes, direction):
     assert stats.requests == 0 and scene.get().in_flight == 0
 
 
+def test_requests_are_packets(scenes):
+    """With `packet` and without `request`, one wakes like any other packet, and comes into no flight."""
+    scene = scenes(linger=1 * MS, max_sleep=LONG, wake_on=abi.wake_on("packet"))
+    scene.wait_sleepy()
+    scene.request()
+    vm, stats = scene.get(), scene.stats()
+    assert vm.in_flight == 0 and stats.wakes["packet"] == 1 and stats.wakes["request"] == 0
+    scene.wait_sleeps("rest", 2)
+
+
 def test_without_request_requests_do_not_wake(scenes):
     scene = scenes(linger=1 * MS, max_sleep=LONG, wake_on=0)
     scene.wait_sleepy()

@@ -298,7 +298,7 @@ struct sleepy_policy {
 	 */
 	__aligned_u64 quiet;
 	/*
-	 * For SLEEPY_SLEEP_SPIN: how long a vCPU is on its CPU without I/O. At least
+	 * For SLEEPY_SLEEP_SPIN: how long its vCPUs, together, are on a CPU without I/O. At least
 	 * SLEEPY_MIN_TIMEOUT.
 	 */
 	__aligned_u64 spin;

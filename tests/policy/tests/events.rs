@@ -3,7 +3,7 @@
 //! Long answers, calls of the VM itself, and what lets it sleep besides answers.
 
 use sleepy_policy::{
-    flows::{MAX_HOLD, MORE_HOLD},
+    flows::{MAX_HOLD, MIN_HOLD, MORE_HOLD},
     machine::{Cause, Settings, Woke},
     state::Event,
 };
@@ -36,12 +36,47 @@ fn it_is_awake_between_the_segments_of_an_answer() {
         vm.pass(MORE_HOLD - 1);
         assert!(!vm.state().sleepy());
     }
-    vm.segment(7, false);
-    assert_eq!(vm.state().in_flight(), 0);
+    vm.response(7);
     assert_eq!(vm.exec, [10 * MS], "measured once, to the first segment");
-    vm.pass(vm.times.linger);
+    vm.pass(4 * MORE_HOLD - 5);
+    assert!(
+        !vm.state().sleepy(),
+        "it may be one that its server has pushed"
+    );
+    vm.pass(5 + vm.times.linger);
     assert!(vm.state().sleepy());
     assert_eq!(vm.slept, [Cause::Response]);
+}
+
+#[test]
+fn a_fast_answer_is_over_soon() {
+    let mut vm = vm(&[Cause::Response]);
+    vm.request(7);
+    for _ in 0..1000 {
+        for _ in 0..10 {
+            vm.segment(7, true);
+            vm.pass(1000);
+        }
+        vm.response(7);
+        vm.pass(MS);
+        assert!(!vm.state().sleepy());
+    }
+    vm.pass(MIN_HOLD + vm.times.linger);
+    assert!(vm.state().sleepy());
+    assert_eq!(vm.slept, [Cause::Response]);
+}
+
+#[test]
+fn after_a_long_answer_the_next_request_is_in_flight_as_any() {
+    let mut vm = vm(&[Cause::Response]);
+    vm.request(7);
+    vm.segment(7, true);
+    vm.request(7);
+    vm.pass(2_000 * MS);
+    assert!(!vm.state().sleepy());
+    vm.response(7);
+    vm.pass(MIN_HOLD + vm.times.linger);
+    assert!(vm.state().sleepy());
 }
 
 #[test]
@@ -98,8 +133,13 @@ fn an_answer_that_goes_on_wakes_and_holds() {
         assert!(!vm.state().sleepy());
         vm.response(7);
     }
-    vm.pass(120 * MS + vm.times.linger);
+    vm.pass(240 * MS + vm.times.linger);
     assert!(vm.state().sleepy());
+    vm.pass(100 * MS);
+    assert!(
+        vm.response(7).change.is_some_and(|change| change.woke()),
+        "and again"
+    );
 }
 
 #[test]
@@ -258,6 +298,22 @@ fn it_sleeps_when_it_burns_cpu_time_without_io() {
         vm.pass(5 * MS);
     }
     assert_eq!(vm.slept, [Cause::Spin]);
+    vm.wake();
+    vm.pass(vm.times.linger * 2);
+    assert!(!vm.state().sleepy(), "after a wake-up it begins anew");
+}
+
+#[test]
+fn what_wakes_an_awake_vm_is_no_io() {
+    for cause in [Cause::Spin, Cause::Quiet] {
+        let mut vm = vm(&[cause]);
+        for _ in 0..20 {
+            vm.wake();
+            vm.threads.oncpu += 4 * MS;
+            vm.pass(4 * MS);
+        }
+        assert_eq!(vm.slept.first(), Some(&cause));
+    }
 }
 
 #[test]
