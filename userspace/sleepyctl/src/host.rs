@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use sleepy_uapi::{WAKE_INTERRUPT, WAKE_IPI};
+use sleepy_uapi::{WAKE_INTERRUPT, WAKE_IPI, WAKE_TIMER};
 
 use crate::events::Set;
 
@@ -35,10 +35,15 @@ impl Limit {
 }
 
 /// Parameters of KVM's modules, and what the processor does without KVM if they are on: one vCPU interrupts
-/// another (AVIC, IPI virtualization), a passed-through device interrupts its VM (posted interrupts).
+/// another (AVIC, IPI virtualization), a passed-through device interrupts its VM (posted interrupts), or a timer
+/// fires that it counts itself.
 const PARAMETERS: [(&str, &str, u32); 3] = [
     ("kvm_amd", "avic", 1 << WAKE_IPI | 1 << WAKE_INTERRUPT),
-    ("kvm_intel", "enable_apicv", 1 << WAKE_INTERRUPT),
+    (
+        "kvm_intel",
+        "enable_apicv",
+        1 << WAKE_INTERRUPT | 1 << WAKE_TIMER,
+    ),
     ("kvm_intel", "enable_ipiv", 1 << WAKE_IPI),
 ];
 

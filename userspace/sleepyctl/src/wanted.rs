@@ -157,8 +157,8 @@ pub fn check_events(info: &Info, policy: &Policy) -> Result<()> {
         let missing = set.names(wanted & !shown);
         if !missing.is_empty() {
             return Err(Error::failed(format!(
-                "{} {}: this kernel does not show it: KVM's tracepoints are missing; \
-                 load kvm, or build the kernel with CONFIG_TRACEPOINTS. It shows: {}",
+                "{} {}: this kernel does not show it; build it with CONFIG_KPROBES and \
+                 CONFIG_TRACEPOINTS. It shows: {}",
                 set.key(),
                 missing.join(", "),
                 set.names(shown).join(", ")

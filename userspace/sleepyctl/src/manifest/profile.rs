@@ -83,13 +83,12 @@ impl Profile {
             },
             Opaque => Settings {
                 sleep_on: on(&[uapi::SLEEP_IDLE, uapi::SLEEP_SPIN, uapi::SLEEP_QUIET]),
-                wake_on: on(&[uapi::WAKE_PACKET, uapi::WAKE_INTERRUPT]),
+                wake_on: on(&[uapi::WAKE_PACKET, uapi::WAKE_INTERRUPT, uapi::WAKE_DOORBELL]),
                 ..Settings::default()
             },
             Passthrough => Settings {
                 sleep_on: on(&[uapi::SLEEP_IDLE, uapi::SLEEP_SPIN]),
-                wake_on: on(&[uapi::WAKE_INTERRUPT, uapi::WAKE_IPI, uapi::WAKE_TIMER]),
-                timer_slack: Some(10 * MS),
+                wake_on: on(&[uapi::WAKE_INTERRUPT, uapi::WAKE_DOORBELL]),
                 ..Settings::default()
             },
             Batch => Settings {
