@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session", autouse=True)
 def test_host():
     assert os.getuid() == 0 and host.KO and host.BUILD, "run this by tests/vm/run, in the test host"
-    host.need(host.kvm_vendor())
+    host.run("modprobe", host.kvm_vendor())
     if host.DEBUG:
         Path("/proc/sys/kernel/panic_on_warn").write_text("1")
     leaks = Path("/sys/kernel/debug/kmemleak")

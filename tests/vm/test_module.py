@@ -3,10 +3,11 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from lib import abi, frames, host, kvm, net
+from lib import abi, actor, frames, host, kvm, net
 from lib.abi import raises
 from lib.traffic import Traffic
 
@@ -18,13 +19,23 @@ LOADS = 50 if not host.DEBUG else 12
 
 @pytest.fixture
 def without_kvm(aftermath, shared, guests):
-    """Nobody uses KVM's own module for the processor; it is back when the test is over."""
+    """Nobody uses KVM's own modules; they are back when the test is over."""
     shared.stop()
     guests.stop()
-    name = host.kvm_vendor()
-    host.wait(lambda: host.refcount(name) == 0, f"{name} is free")
-    yield name
-    host.need(name)
+    host.wait(lambda: host.refcount(host.kvm_vendor()) == 0, "KVM is free")
+    yield
+    load_kvm()
+
+
+def load_kvm():
+    host.run("modprobe", host.kvm_vendor())
+
+
+def unload_kvm(seconds=5):
+    """All of it that is a module: on one kernel, more than what the processor needs."""
+    host.unload(host.kvm_vendor(), seconds)
+    if host.refcount("kvm") >= 0:
+        host.unload("kvm", seconds)
 
 
 def a_wake(device, vmm, name="a"):
@@ -123,13 +134,13 @@ def test_load_and_unload_alone(sleepy):
 
 def test_kvm_loaded_after_sleepy(sleepy, without_kvm, vmm):
     host.unload()
-    host.unload(without_kvm)
+    unload_kvm()
     assert not os.path.exists("/dev/kvm")
     host.load()
     with abi.Device() as device:
         with raises(errno.ENODEV, abi.FAULT_HANDLE):
             device.add("x", os.getpid())
-        host.need(without_kvm)
+        load_kvm()
         a_wake(device, vmm())
 
 
@@ -140,8 +151,8 @@ def test_kvm_reloaded_under_sleepy(sleepy, without_kvm, vmm):
             one = vmm()
             a_wake(device, one)
             one.stop()
-            host.unload(without_kvm)
-            host.need(without_kvm)
+            unload_kvm()
+            load_kvm()
 
 
 def test_kvm_unloaded_while_a_dead_vm_is_known(sleepy, without_kvm, vmm):
@@ -151,8 +162,41 @@ def test_kvm_unloaded_while_a_dead_vm_is_known(sleepy, without_kvm, vmm):
     with abi.Device() as device:
         device.add("x", one.pid)
         one.stop()
-        host.unload(without_kvm, seconds=2)
+        unload_kvm(seconds=2)
         host.wait(lambda: not device.vms(), "the VM is gone", 3)
+
+
+def test_events_of_kvm_loaded_after_sleepy(device, without_kvm, scenes):
+    """And loaded anew: whatever sleepy attaches to is found when it is wanted, and let go of when the VM is gone."""
+    device.close()
+    host.unload()
+    unload_kvm()
+    host.load()
+    for _ in range(2):
+        load_kvm()
+        with abi.Device() as device:
+            scene = scenes(vcpus=2, code="actor", irqchip=True, add=False)
+            scene.device = device
+            scene.add(linger=1 * MS, max_sleep=60 * abi.SECOND, wake_on=abi.wake_on("interrupt", "ipi", "timer", "hint"),
+                      sleep_on=abi.sleep_on(*abi.SLEEP_EVENTS))
+            scene.attached(1)
+            scene.wait_sleepy()
+            scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
+            scene.wait_wakes("interrupt")
+            scene.wait_sleepy()
+            scene.guest.do(actor.IPI)
+            scene.wait_wakes("ipi")
+            scene.vmm.stop()
+            unload_kvm()
+            host.wait(lambda: not device.vms(), "the VM is gone", 3)
+
+
+def test_kvm_stays_while_its_events_are_wanted(without_kvm, scenes):
+    """For a moment after the VM has died: what is attached must not be left behind."""
+    scene = scenes(code="actor", irqchip=True, wake_on=abi.wake_on("interrupt", "hint"))
+    scene.vmm.stop()
+    unload_kvm()
+    assert "kvm" not in Path("/sys/kernel/debug/kprobes/list").read_text()
 
 
 def test_sleepy_unloaded_before_the_machine_ends(sleepy, vmm):

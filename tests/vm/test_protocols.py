@@ -112,13 +112,9 @@ def test_pieces(device, served):
         with watch.recording() as record:
             web.curl(netns, guest, f"/stream?chunks={pieces}&bytes=100&ms={gap * 1000:.0f}")
         part = answer(record)
-        if not part:
+        if not smooth(part, limit=1.5 * gap) or part[-1].responses - part[0].responses < pieces // 2:
             return False
-        begun = part[0].responses + 2
-        part = [sample for sample in part if sample.responses >= begun]
-        if not smooth(part, limit=1.5 * gap) or part[-1].responses - begun < pieces // 2:
-            return False
-        check_unbroken(part)
+        check_unbroken([sample for sample in part if sample.responses >= part[0].responses + 2])
         return True
 
     repeat(exchange, "an answer in pieces")
@@ -187,7 +183,7 @@ def test_reset_in_mid_answer(device, served):
     connection.receive_some(200000)
     assert watch.vm().in_flight == 1
     connection.abort()
-    assert check_over(watch).closed == 1
+    assert check_over(watch).closed >= 1
 
 
 def test_client_that_loses_patience(device, served):

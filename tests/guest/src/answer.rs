@@ -73,12 +73,7 @@ pub fn answer(input: &[u8]) -> Parsed {
 
 fn serve(target: &str) -> (Duration, &'static str, Vec<u8>) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let number = |name: &str| {
-        let value = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        value.map_or(Some(1), |text| text.parse::<u64>().ok())
-    };
+    let number = |name| number(query, name);
     let now = Duration::ZERO;
     let bad = || {
         (
@@ -122,8 +117,16 @@ fn serve(target: &str) -> (Duration, &'static str, Vec<u8>) {
     }
 }
 
+/// The number `name` of a query, 1 if it is missing, nothing if it is none.
+pub fn number(query: &str, name: &str) -> Option<u64> {
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    value.map_or(Some(1), |text| text.parse().ok())
+}
+
 /// Does `units` units of work: a chain of steps that no compiler can shorten.
-fn work(units: u64) {
+pub fn work(units: u64) {
     let mut value = black_box(1u64);
     for _ in 0..units.saturating_mul(UNIT) {
         value = (value ^ (value >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Init of a test microVM: configures its network, then serves HTTP requests and UDP echoes.
+//! Init of a test microVM: configures its network, then serves HTTP, gRPC and UDP.
 //!
 //! Everything it is told is on the kernel's command line, whose unknown `name=value` parameters the kernel
 //! passes to init as environment; README.md lists them.
 
 mod answer;
+mod call;
+mod grpc;
 mod net;
+mod page;
 mod server;
+mod web;
 
 use std::error::Error;
 use std::thread;
@@ -18,10 +22,13 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use server::{Server, Wait};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        mount(kind, target, kind, MountFlags::empty(), None)?;
+    // Elsewhere than in a guest, all that is somebody else's.
+    if std::process::id() == 1 {
+        for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+            mount(kind, target, kind, MountFlags::empty(), None)?;
+        }
+        net::configure(&net::Config::from_environment()?)?;
     }
-    net::configure(&net::Config::from_environment()?)?;
     let wait = match setting("wait").as_deref() {
         None | Some("block") => Wait::Block,
         Some("busy") => Wait::Busy,
@@ -33,7 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let servers = (0..cpus)
         .map(|_| Server::new(wait))
         .collect::<Result<Vec<_>, _>>()?;
-    let threads: Vec<_> = servers
+    let web = web::Server::new()?;
+    let mut threads: Vec<_> = servers
         .into_iter()
         .enumerate()
         .map(|(cpu, server)| {
@@ -45,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             })
         })
         .collect();
+    threads.push(thread::spawn(|| web.run()));
     println!("READY");
     for thread in threads {
         thread.join().map_err(|_| "a server panicked")??;

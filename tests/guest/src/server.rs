@@ -233,7 +233,8 @@ impl Connection {
     }
 }
 
-fn socket(kind: Type, protocol: Protocol, port: u16) -> io::Result<Socket> {
+/// A socket on a port of every address.
+pub fn socket(kind: Type, protocol: Protocol, port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, kind, Some(protocol))?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;

@@ -117,6 +117,10 @@ def smooth(part, limit=SMOOTH):
 
 def check_unbroken(part):
     """No sleep in this part of a record, and none between two samples."""
-    assert not any(sample.sleepy for sample in part), f"asleep before the last segment: {part}"
-    assert all(sample.in_flight for sample in part), f"not in flight before the last segment: {part}"
-    assert part[0].slept == part[-1].slept, f"slept between two segments: {part}"
+    part = part[1:]  # the state of the first may be from before its segment
+    first, last = part[0], part[-1]
+    slept = [f"{sample.time - first.time:.3f} s, segment {sample.responses - first.responses}"
+             for before, sample in zip(part, part[1:]) if sample.slept > before.slept]
+    assert not slept, f"asleep in the midst of {last.responses - first.responses} segments: {slept}"
+    assert not any(sample.sleepy for sample in part), "asleep, and not for the first time"
+    assert all(sample.in_flight for sample in part), "not in flight before the last segment"
