@@ -13,8 +13,8 @@ from lib import abi, guest, host, kvm, net, scene, trace  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
-ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "turns", "vcpus", "events", "answers", "ebpf", "stats", "faults", "stopped",
-         "module", "ctl", "manifest", "filters", "guests", "protocols", "calls", "after"]
+ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "turns", "vcpus", "events", "answers", "ebpf",
+         "stats", "faults", "stopped", "module", "ctl", "manifest", "filters", "guests", "protocols", "profiles", "calls", "after"]
 
 
 def pytest_collection_modifyitems(config, items):
