@@ -148,11 +148,14 @@ impl<G: Guest, I: Interrupts> Listener<G, I> {
         data: *mut c_void,
         _kind: c_int,
         _len: c_int,
-        _address: u64,
+        address: u64,
         _value: *mut c_void,
     ) {
-        // SAFETY: By the safety requirement.
-        unsafe { Self::guest(data, G::io) };
+        // The local APIC is no device.
+        if address & !0xFFF != u64::from(bindings::APIC_DEFAULT_PHYS_BASE) {
+            // SAFETY: By the safety requirement.
+            unsafe { Self::guest(data, G::io) };
+        }
     }
 
     /// # Safety

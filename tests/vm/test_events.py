@@ -179,6 +179,24 @@ def test_sleeps_when_it_burns_cpu_time(acting):
     scene.wait_sleepy()
 
 
+def halts():
+    """Exits of all guests because they have halted."""
+    return int(Path("/sys/kernel/debug/kvm/halt_exits").read_text())
+
+
+def test_sleeps_in_a_storm_of_halts(acting):
+    """It halts again and again with an interrupt pending, and never blocks: all of its CPU's time goes into exits."""
+    scene = acting(sleep_on=0)
+    scene.guest.do(actor.STORM)
+    before = halts()
+    host.wait(lambda: halts() > before + 1000, "it halts without end")
+    blocked = scene.device.vcpus(scene.id)[0].halted
+    before = halts()
+    scene.set(sleep_on=abi.sleep_on("spin"), spin=50 * MS)
+    scene.wait_sleeps("spin")
+    assert scene.device.vcpus(scene.id)[0].halted - blocked < (halts() - before) / 10
+
+
 def test_device_io_is_no_spin(acting):
     scene = acting(sleep_on=abi.sleep_on("spin"), spin=500 * MS * host.SLOW)
     began = time.monotonic_ns()

@@ -49,11 +49,14 @@ def slept(watch, causes, count=1):
     def often():
         sleeps = watch.stats().sleeps
         return sum(sleeps[cause] for cause in causes.split()) >= count
-    host.wait(often, f"{count} x asleep by {causes}; {watch}", 10)
+    host.wait(often, f"{count} x asleep by {causes}; at first {watch}", 10)
 
 
-def woke(watch, cause, count=1):
-    host.wait(lambda: watch.stats().wakes[cause] >= count, f"{count} x awake by {cause}; {watch}", 10)
+def woke(watch, causes, count=1):
+    def often():
+        wakes = watch.stats().wakes
+        return sum(wakes[cause] for cause in causes.split()) >= count
+    host.wait(often, f"{count} x awake by {causes}; at first {watch}", 10)
 
 
 @pytest.mark.parametrize("number", HALTS)
@@ -87,9 +90,9 @@ def test_opaque(profiled, number, causes):
         slept(watch, causes, count)
         watch.wait_sleepy()
         assert client.get(netns, guest.ip4)[0] == 200
-        woke(watch, "packet", count)
+        woke(watch, "packet interrupt", count)  # it may have something else to do just before
     stats = watch.stats()
-    assert stats.requests == 0 and stats.time["in_flight"] == 0
+    assert stats.wakes["packet"] >= 1 and stats.requests == 0 and stats.time["in_flight"] == 0
 
 
 def test_batch(profiled):

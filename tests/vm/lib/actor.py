@@ -6,7 +6,7 @@ import struct
 # In real mode, with ES at the local APIC.
 START, HANDLER = 0x400, 0x700
 COMMAND, A, B, INTERRUPTS = 0x800, 0x804, 0x808, 0x80C
-HYPERCALL, OUT, IPI, TIMER, HLT, HYPERCALLS = range(1, 7)
+HYPERCALL, OUT, IPI, TIMER, HLT, HYPERCALLS, STORM = range(1, 8)
 PORT = 0x510
 VECTOR = 0x42
 MANY = 3000
@@ -36,12 +36,16 @@ CODE = bytes.fromhex("".join(line.split("#")[0] for line in """
     66a10408 2666a38003    # 474: mov A, %eax; mov %eax, %es:0x380
     eba0                   # 47d: jmp 41f
     3c05 7503 f4 eb99      # 47f: cmp $HLT, %al; jne 486; hlt; jmp 41f
-    3c06 7595              # 486: cmp $HYPERCALLS, %al; jne 41f
+    3c06 7519              # 486: cmp $HYPERCALLS, %al; jne 4a3
     668b1e0808             # 48a: mov B, %ebx
     66b9b80b0000           # 48f: mov $MANY, %ecx
     66a10408 0f01d9        # 495: mov A, %eax; vmmcall
     6649 75f5              # 49c: dec %ecx; jne 495
     e97cff                 # 4a0: jmp 41f
+    3c07 0f8576ff          # 4a3: cmp $STORM, %al; jne 41f
+    fa                     # 4a9: cli
+    2666c706000341000400   # 4aa: movl $0x40041, %es:0x300   an interrupt to itself, before it halts
+    fb f4 ebf1             # 4b4: sti; hlt; jmp 4a9
 """.strip().splitlines()))
 
 # incw INTERRUPTS; movl $0, %es:0xb0 (end of interrupt); iret
