@@ -72,7 +72,10 @@ impl<T: Send + Sync + 'static> RcuMap<T> {
 
     fn free(&self, entry: *mut c_void) {
         if !entry.is_null() {
-            rcu::synchronize_rcu();
+            // Expedited: thousands may be taken out one after the other.
+            //
+            // SAFETY: In process context.
+            unsafe { bindings::synchronize_rcu_expedited() };
             // SAFETY: By the type invariant; it is not in the array any more, and nobody who has found it
             // there still reads.
             drop(unsafe { Arc::from_raw(entry.cast::<T>().cast_const()) });
