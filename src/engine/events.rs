@@ -98,7 +98,6 @@ impl Engine {
             .guest_timer(&config.settings, now_anywhere())
             .is_some()
         {
-            // What it sets the timer to makes the machine look when.
             this.poke();
         }
     }

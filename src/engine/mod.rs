@@ -271,7 +271,9 @@ impl Engine {
 
     /// Looks after the VM from now on.
     pub(crate) fn start(this: &Timed<Self>) {
-        this.set(now().saturating_add(this.config().settings.linger));
+        let settings = this.config().settings;
+        let soon = settings.linger.min(settings.request_timeout);
+        this.set(now().saturating_add(soon));
     }
 
     /// Restores every thread and does nothing to any from now on.
@@ -331,6 +333,11 @@ impl Expire for Engine {
 
     fn poked(this: &Timed<Self>) {
         this.apply();
-        Self::start(this);
+        if this.state().sleepy() {
+            // A timer of the guest has fired: the machine knows how long that may wait.
+            this.set(now());
+        } else {
+            Self::start(this);
+        }
     }
 }

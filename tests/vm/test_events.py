@@ -111,6 +111,16 @@ def test_timer_waits_for_its_slack(acting):
     assert time.monotonic_ns() - began >= slack
 
 
+def test_slack_shorter_than_linger(acting):
+    scene = acting(wake_on=abi.wake_on("timer"), timer_slack=1 * MS)
+    scene.wait_sleepy()
+    scene.set(linger=20 * abi.SECOND, sleep_on=abi.sleep_on("hint"))
+    scene.guest.hypercall(abi.HINT_HYPERCALL, abi.HINT_SLEEP)
+    scene.wait_sleeps("hint")
+    scene.guest.do(actor.TIMER, 1 * MS)
+    scene.wait_wakes("timer")
+
+
 def test_timer_whose_work_is_done_wakes_nobody(acting):
     scene = acting(wake_on=abi.wake_on("timer"), timer_slack=100 * MS)
     scene.wait_sleepy()

@@ -13,6 +13,7 @@ import pytest
 
 from lib import abi, client, host, net, plug
 from lib.ctl import ctl, show, stats
+from lib.watch import Watch
 
 GUESTS = {1: {}, 2: {"vhost": True, "vcpus": 2}, 3: {"vlan": plug.VLAN}}
 TIMES = ("--linger", "2ms", "--max-sleep", "60s")
@@ -44,27 +45,6 @@ def asleep(guest, nice=19):
             and [host.nice_of(tid) for tid in guest.tids()] == [nice] * guest.vcpus)
 
 
-class Watch:
-    """Asks the kernel itself: running sleepyctl takes a tenth of a second."""
-
-    def __init__(self, device, guest):
-        self.device, self.guest, self.tids = device, guest, guest.tids()
-        self.id = device.vms()[0].id
-
-    def sleepy(self):
-        return (self.device.get(self.id).state == abi.SLEEPY
-                and all(host.nice_of(tid) == 19 for tid in self.tids))
-
-    def wait_sleepy(self, seconds=4):
-        host.wait(self.sleepy, "the guest sleeps", seconds, step=0.002)
-
-    def in_flight(self):
-        return self.device.get(self.id).in_flight
-
-    def stats(self):
-        return self.device.stats(self.id)
-
-
 def check_deliveries(recording, guest, least):
     """Whatever carries a request (it is the longest by far) meets threads that have their weight."""
     found = [(nices, event) for nices, event in
@@ -85,7 +65,7 @@ def test_matrix(boot, device, tracer, number, kind, family):
         client.get(netns, address)  # neighbours know each other from now on
         tasks = tracer.learn(guest.tids())
         assert add(guest, "--request-timeout", "30s")["links"] == [guest.tap]
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         link, = device.links(watch.id)
         where = f"/run/netns/{netns}" if kind == "netns" else "/proc/self/ns/net"
         assert (link.name.decode(), link.netns) == (guest.tap, os.stat(where).st_ino)
@@ -119,7 +99,7 @@ def test_vlan(boot, device, tracer, kind):
         client.get(netns, guest.ip4)
         tasks = tracer.learn(guest.tids())
         add(guest, "--request-timeout", "30s", rules=rules)
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         with tracer.recording(tasks, [guest.tap]) as recording:
             for address in (guest.ip4, guest.ip6, guest.ip4):
@@ -134,7 +114,7 @@ def test_wrong_vlan_is_another_vlan(boot, device):
     guest = boot(3)
     with plug.plug(guest, "vlan") as netns:
         add(guest, rules=("--request", "vlan 101 and tcp dst port 8080"))
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         assert client.get(netns, guest.ip4)[0] == 200  # slowly, but it answers
         assert watch.stats().requests == 0 and watch.sleepy()
@@ -146,7 +126,7 @@ def test_udp(boot, device, number):
     with plug.plug(guest, "bridged") as netns:
         client.echo(netns, guest.ip4)
         add(guest, rules=("--request", "udp dst port 8081", "--response", "udp src port 8081"))
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         for address in (guest.ip4, guest.ip6):
             watch.wait_sleepy()
             client.echo(netns, address)
@@ -162,14 +142,14 @@ def test_overlapping_requests(boot, device):
     with plug.plug(guest, "bridged") as netns:
         connections = [client.Connection(netns, guest.ip4) for _ in range(3)]
         add(guest, "--request-timeout", "60s")
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         for connection, ms in zip(connections, (1500, 700, 1)):
             connection.send(f"/sleep?ms={ms * host.SLOW}")
-        host.wait(lambda: watch.in_flight() in (2, 3), "in flight")
+        host.wait(lambda: watch.vm().in_flight in (2, 3), "in flight")
         for left, connection in zip((2, 1, 0), reversed(connections)):
             assert connection.receive()[0] == 200
-            host.wait(lambda left=left: watch.in_flight() <= left, "answered", 1)
+            host.wait(lambda left=left: watch.vm().in_flight <= left, "answered", 1)
             if left:
                 assert not watch.sleepy(), "asleep with a request in flight"
         watch.wait_sleepy()
@@ -184,12 +164,12 @@ def test_client_that_aborts(boot, device):
     with plug.plug(guest, "bridged") as netns:
         client.get(netns, guest.ip4)
         add(guest, "--request-timeout", "60s")
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         connection = client.Connection(netns, guest.ip4)
         watch.wait_sleepy()
         connection.send("/sleep?ms=60000")
-        assert watch.in_flight() == 1
+        assert watch.vm().in_flight == 1
         connection.abort()
         watch.wait_sleepy()
         numbers = watch.stats()
@@ -200,10 +180,10 @@ def test_guest_that_does_not_answer(boot, device):
     guest = boot(1)
     with plug.plug(guest, "bridged") as netns, client.Connection(netns, guest.ip4) as connection:
         add(guest, "--request-timeout", "400ms")
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         connection.send("/sleep?ms=3000")
-        assert watch.in_flight() == 1
+        assert watch.vm().in_flight == 1
         watch.wait_sleepy()
         assert watch.stats().timeouts == 1
         assert connection.receive()[0] == 200  # it may well come later
@@ -215,13 +195,13 @@ def test_client_closes_first(boot, device):
     with plug.plug(guest, "bridged") as netns:
         client.get(netns, guest.ip4)
         add(guest, "--request-timeout", "60s")
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         for _ in range(3):
             watch.wait_sleepy()
             with client.Connection(netns, guest.ip4) as connection:
                 connection.ask("/ping")
             watch.wait_sleepy()
-        assert watch.in_flight() == 0 and watch.stats().timeouts == 0
+        assert watch.vm().in_flight == 0 and watch.stats().timeouts == 0
 
 
 def test_sleepy_guest_still_runs(boot, device):
@@ -230,7 +210,7 @@ def test_sleepy_guest_still_runs(boot, device):
     with plug.plug(guest, "bridged") as netns:
         client.get(netns, guest.ip4)
         add(guest, rules=("--request", "tcp dst port 9"))
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         for _ in range(3):
             assert client.get(netns, guest.ip4) == (200, b"pong\n")
@@ -244,7 +224,7 @@ def test_observe(boot, device, tracer):
         tasks = tracer.learn(guest.tids())
         with tracer.recording(tasks) as recording:
             add(guest, "--lever", "observe")
-            watch = Watch(device, guest)
+            watch = Watch(device, guest, "g")
             for _ in range(3):
                 host.wait(lambda: device.get(watch.id).state == abi.SLEEPY, "asleep")
                 client.get(netns, guest.ip4)
@@ -261,7 +241,7 @@ def test_tap_deleted_under_a_guest(boot, device, guests):
     guest = boot(3)
     with plug.plug(guest, "vlan-bridged") as netns:
         add(guest)
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         with client.Connection(netns, guest.ip4) as connection:
             connection.send("/sleep?ms=60000")
@@ -278,11 +258,11 @@ def test_killed_in_mid_request(boot, device, guests, number):
     guest = boot(number)
     with plug.plug(guest, "bridged") as netns:
         add(guest)
-        watch = Watch(device, guest)
+        watch = Watch(device, guest, "g")
         watch.wait_sleepy()
         connection = client.Connection(netns, guest.ip4)
         connection.send("/work?n=1000000")
-        assert watch.in_flight() == 1
+        assert watch.vm().in_flight == 1
         guest.process.kill()
         connection.abort()
         guest.process.wait(timeout=20)

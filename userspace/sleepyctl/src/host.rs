@@ -94,7 +94,7 @@ mod tests {
         let limits = limits_in(dir.path());
         assert_eq!(limits.len(), 1);
         assert_eq!(limits[0].parameter, "kvm_intel.enable_apicv");
-        assert_eq!(limits[0].events, ["interrupt"]);
+        assert_eq!(limits[0].events, ["interrupt", "timer"]);
         assert_eq!(limits[0].note(1 << WAKE_IPI), None);
         let note = limits[0].note(1 << WAKE_IPI | 1 << WAKE_INTERRUPT).unwrap();
         assert!(note.ends_with("may hide: interrupt"), "{note}");

@@ -191,8 +191,10 @@ fn profiles_say_what_they_are_for() {
         assert_eq!(findings(&text), [""; 0], "{name}");
     }
     let policy = Profile::Passthrough.settings().apply(policy::default());
-    assert_eq!(policy.timer_slack, 10_000_000);
-    assert_eq!(policy.wake_on >> uapi::WAKE_REQUEST & 1, 0);
+    assert_eq!(
+        policy.wake_on,
+        1 << uapi::WAKE_INTERRUPT | 1 << uapi::WAKE_DOORBELL
+    );
 }
 
 /// An Ethernet frame with a TCP segment from port 50051 with this payload.
