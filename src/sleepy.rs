@@ -18,7 +18,7 @@ mod act;
 mod device;
 mod engine;
 // These two are public crates of the workspace in userspace/ as well.
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 mod policy;
 mod registry;
 #[allow(unsafe_code)]

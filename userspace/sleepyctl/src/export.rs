@@ -220,25 +220,12 @@ fn exported_rule(name: &str, rule: &VmRule, notes: &mut Vec<String>) -> Option<R
 
 #[cfg(test)]
 mod tests {
-    use sleepy_uapi::{CLASS_IGNORE, CLASS_REQUEST, CLASS_WAKE, FROM_VM, MAX_TEXT, TO_VM};
+    use sleepy_uapi::{CLASS_IGNORE, CLASS_REQUEST, CLASS_WAKE, FROM_VM, TO_VM};
 
     use super::*;
     use crate::manifest::load::of_texts;
     use crate::policy::{self, Boost, Settings};
     use crate::rule::{self, BOTH, complete};
-
-    fn kernel(rule: &rule::Rule) -> VmRule {
-        let mut text = [0; MAX_TEXT as usize];
-        text[..rule.text.len()].copy_from_slice(rule.text.as_bytes());
-        VmRule {
-            class: rule.class,
-            direction: rule.direction,
-            tag: rule.origin as u32,
-            text_len: rule.text.len() as u32,
-            text,
-            ..VmRule::default()
-        }
-    }
 
     fn link() -> VmLink {
         let mut link = VmLink {
@@ -251,7 +238,7 @@ mod tests {
 
     /// Exports a VM, and reads that again.
     fn round_trip(vm: &VmGet, rules: &[rule::Rule]) {
-        let kernel: Vec<VmRule> = rules.iter().map(kernel).collect();
+        let kernel: Vec<VmRule> = rules.iter().map(rule::Rule::in_kernel).collect();
         let mut notes = Vec::new();
         let manifest = Manifest {
             schema_version: VERSION,
@@ -310,7 +297,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_said() {
-        let mut foreign = kernel(&rule::Rule::filter(CLASS_WAKE, TO_VM, "icmp"));
+        let mut foreign = rule::Rule::filter(CLASS_WAKE, TO_VM, "icmp").in_kernel();
         foreign.tag = 77;
         let elsewhere = VmLink { netns: 1, ..link() };
         let mut notes = Vec::new();

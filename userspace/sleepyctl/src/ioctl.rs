@@ -132,56 +132,38 @@ pub fn vm_stats(device: impl AsFd, stats: &mut VmStats) -> Result<()> {
     }
 }
 
-/// [`uapi::IOC_VM_VCPUS`]: fills `room`, returns how many there are.
-pub fn vm_vcpus(device: impl AsFd, id: u32, room: &mut [Vcpu]) -> Result<u32> {
+/// Fills `room`, returns how many items there are.
+///
+/// # Safety
+///
+/// `CALL` must take a `VmArray` and write `T`s, for which every bit pattern is valid.
+unsafe fn fill<const CALL: Opcode, T>(device: impl AsFd, id: u32, room: &mut [T]) -> Result<u32> {
     let mut array = VmArray {
         id,
         count: room.len() as u32,
         items: room.as_mut_ptr() as u64,
     };
-    // SAFETY: the call reads and writes a `VmArray`, and at most `room.len()` items, whose every bit pattern
-    // is valid, at the address of `room`.
-    unsafe {
-        ioctl(
-            device,
-            Updater::<{ uapi::IOC_VM_VCPUS }, VmArray>::new(&mut array),
-        )
-    }?;
+    // SAFETY: the call reads and writes a `VmArray`, and at most `room.len()` items at the address of `room`.
+    unsafe { ioctl(device, Updater::<CALL, VmArray>::new(&mut array)) }?;
     Ok(array.count)
+}
+
+/// [`uapi::IOC_VM_VCPUS`]: fills `room`, returns how many there are.
+pub fn vm_vcpus(device: impl AsFd, id: u32, room: &mut [Vcpu]) -> Result<u32> {
+    // SAFETY: that is what the call does.
+    unsafe { fill::<{ uapi::IOC_VM_VCPUS }, Vcpu>(device, id, room) }
 }
 
 /// [`uapi::IOC_VM_LINKS`]: fills `room`, returns how many there are.
 pub fn vm_links(device: impl AsFd, id: u32, room: &mut [VmLink]) -> Result<u32> {
-    let mut array = VmArray {
-        id,
-        count: room.len() as u32,
-        items: room.as_mut_ptr() as u64,
-    };
-    // SAFETY: as in `vm_vcpus`.
-    unsafe {
-        ioctl(
-            device,
-            Updater::<{ uapi::IOC_VM_LINKS }, VmArray>::new(&mut array),
-        )
-    }?;
-    Ok(array.count)
+    // SAFETY: that is what the call does.
+    unsafe { fill::<{ uapi::IOC_VM_LINKS }, VmLink>(device, id, room) }
 }
 
 /// [`uapi::IOC_VM_RULES`]: fills `room`, returns how many there are.
 pub fn vm_rules(device: impl AsFd, id: u32, room: &mut [VmRule]) -> Result<u32> {
-    let mut array = VmArray {
-        id,
-        count: room.len() as u32,
-        items: room.as_mut_ptr() as u64,
-    };
-    // SAFETY: as in `vm_vcpus`.
-    unsafe {
-        ioctl(
-            device,
-            Updater::<{ uapi::IOC_VM_RULES }, VmArray>::new(&mut array),
-        )
-    }?;
-    Ok(array.count)
+    // SAFETY: that is what the call does.
+    unsafe { fill::<{ uapi::IOC_VM_RULES }, VmRule>(device, id, room) }
 }
 
 /// The part of `struct ifreq` that `TUNGETIFF` writes.

@@ -68,6 +68,21 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// As the kernel would tell it.
+    #[cfg(test)]
+    pub fn in_kernel(&self) -> sleepy_uapi::VmRule {
+        let mut text = [0; sleepy_uapi::MAX_TEXT as usize];
+        text[..self.text.len()].copy_from_slice(self.text.as_bytes());
+        sleepy_uapi::VmRule {
+            class: self.class,
+            direction: self.direction,
+            tag: self.origin as u32,
+            text_len: self.text.len() as u32,
+            text,
+            ..sleepy_uapi::VmRule::default()
+        }
+    }
+
     /// A rule with a filter.
     pub fn filter(class: u32, direction: u32, expr: &str) -> Self {
         Self {

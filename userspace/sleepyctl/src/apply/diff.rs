@@ -169,7 +169,7 @@ pub fn rules(before: &[VmRule], after: &[Rule]) -> Result<Vec<Change>> {
 
 #[cfg(test)]
 mod tests {
-    use sleepy_uapi::{CLASS_REQUEST, MAX_TEXT, TO_VM};
+    use sleepy_uapi::{CLASS_REQUEST, TO_VM};
 
     use super::*;
     use crate::policy::default;
@@ -180,19 +180,7 @@ mod tests {
     }
 
     fn kernel(rules: &[Rule]) -> Vec<VmRule> {
-        let rule = |rule: &Rule| {
-            let mut text = [0; MAX_TEXT as usize];
-            text[..rule.text.len()].copy_from_slice(rule.text.as_bytes());
-            VmRule {
-                class: rule.class,
-                direction: rule.direction,
-                tag: rule.origin as u32,
-                text_len: rule.text.len() as u32,
-                text,
-                ..VmRule::default()
-            }
-        };
-        rules.iter().map(rule).collect()
+        rules.iter().map(Rule::in_kernel).collect()
     }
 
     #[test]
