@@ -10,7 +10,7 @@ import pytest
 
 from lib import abi, client, plug, web
 from lib.ctl import ctl
-from lib.watch import Watch, add, answer, booting, check_over, check_unbroken, smooth
+from lib.watch import Watch, add, answer, booting, check_over, smooth, unbroken
 
 TRIES = 6
 MIB = 1 << 20
@@ -75,10 +75,7 @@ def test_long_answer(device, served, path, rate):
         with watch.recording() as record:
             assert web.read(netns, guest, path, rate) >= 4 * MIB
         part = answer(record)
-        if not smooth(part):
-            return False
-        check_unbroken(part)
-        return True
+        return smooth(part) and unbroken(part)
 
     repeat(exchange, f"the long answer {path}")
     stats = check_over(watch)
@@ -114,7 +111,7 @@ def test_pieces(device, served):
         part = answer(record)
         if not smooth(part, limit=1.5 * gap) or part[-1].responses - part[0].responses < pieces // 2:
             return False
-        check_unbroken([sample for sample in part if sample.responses >= part[0].responses + 2])
+        assert unbroken([sample for sample in part if sample.responses >= part[0].responses + 2])
         return True
 
     repeat(exchange, "an answer in pieces")
@@ -300,7 +297,7 @@ def test_grpc_by_port(device, served):
         part = answer(record, handshake=False)
         assert part and record[-1].responses > record[0].responses
         if smooth(part):
-            check_unbroken(part)
+            unbroken(part)
     check_over(watch)
 
 
