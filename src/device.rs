@@ -225,20 +225,13 @@ fn vm_add(registry: &Periodic<Registry>, arg: &Argument) -> Result {
 }
 
 fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
-    let fault = |what| {
-        move |error| Fault {
-            error,
-            what,
-            index: 0,
-        }
-    };
     zero(add.reserved)?;
-    let name = check_name(&add.name).map_err(fault(uapi::FAULT_NAME))?;
-    check_policy(&add.policy).map_err(fault(uapi::FAULT_POLICY))?;
+    let name = check_name(&add.name).map_err(Fault::at(uapi::FAULT_NAME))?;
+    check_policy(&add.policy).map_err(Fault::at(uapi::FAULT_POLICY))?;
     let links =
-        read_array(add.links, add.n_links, uapi::MAX_LINKS).map_err(fault(uapi::FAULT_LINK))?;
+        read_array(add.links, add.n_links, uapi::MAX_LINKS).map_err(Fault::at(uapi::FAULT_LINK))?;
     let rules = read_rules(add.rules, add.n_rules)?;
-    let handle = fault(uapi::FAULT_HANDLE);
+    let handle = Fault::at(uapi::FAULT_HANDLE);
     let kvm = match add.vm_fd {
         -1 => None,
         fd => Some(kvm::Vm::from_fd(fd).map_err(&handle)?),
@@ -255,15 +248,13 @@ fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
 }
 
 fn read_rules(address: u64, count: u32) -> Result<Rules, Fault> {
-    let fault = |index| {
-        move |error| Fault {
-            error,
-            what: uapi::FAULT_RULE,
-            index,
-        }
-    };
-    let rules: KVec<uapi::Rule> = read_array(address, count, uapi::MAX_RULES).map_err(fault(0))?;
-    Rules::from_user(&rules).map_err(|(error, index)| fault(index)(error))
+    let rules: KVec<uapi::Rule> =
+        read_array(address, count, uapi::MAX_RULES).map_err(Fault::at(uapi::FAULT_RULE))?;
+    Rules::from_user(&rules).map_err(|(error, index)| Fault {
+        error,
+        what: uapi::FAULT_RULE,
+        index,
+    })
 }
 
 fn vm_set(registry: &Registry, arg: &Argument) -> Result {

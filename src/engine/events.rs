@@ -20,18 +20,18 @@ impl Engine {
         if this.woken(cause, now()) {
             this.apply();
             Self::start(this);
+        } else {
+            this.settle();
         }
-        this.settle();
     }
 
     /// The same for any context: the weight comes with the next interrupt, which is about to be.
     pub(crate) fn wake_soon(this: &Timed<Self>, cause: usize) {
         let config = this.config();
-        let now = now_anywhere();
         if matches!(cause, uapi::WAKE_INTERRUPT | uapi::WAKE_DOORBELL) {
-            this.note_io(&config, now);
+            this.note_io(&config);
         }
-        if config.wakes(cause) && this.woken(cause, now) {
+        if config.wakes(cause) && this.woken(cause, now_anywhere()) {
             this.poke();
         }
     }
@@ -57,31 +57,24 @@ impl Engine {
         this.follow(&change);
     }
 
-    /// A packet that no rule ignores.
-    pub(crate) fn io_packet(&self) {
-        let config = self.config();
-        if config.minds_io() {
-            self.machine.io(now());
-        }
-    }
-
-    /// A packet to the VM; `asks` if it is one of a flow, and so has a say of its own.
+    /// A packet to the VM that no rule ignores; `asks` if it is one of a flow, and so has a say of its own.
     pub(crate) fn packet(this: &Timed<Self>, asks: bool) {
         let config = this.config();
+        this.note_io(&config);
         let told = asks && config.wakes(uapi::WAKE_REQUEST);
         if config.wakes(uapi::WAKE_PACKET) && !told {
             Self::wake(this, uapi::WAKE_PACKET);
         }
     }
 
-    /// The guest talks to a device. For any context.
+    /// The guest talks to a device, or a packet says what it means. For any context.
     pub(crate) fn io(&self) {
-        self.note_io(&self.config(), now_anywhere());
+        self.note_io(&self.config());
     }
 
-    fn note_io(&self, config: &Config, now: u64) {
+    fn note_io(&self, config: &Config) {
         if config.minds_io() {
-            self.machine.io(now);
+            self.machine.io(now_anywhere());
         }
     }
 

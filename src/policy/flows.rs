@@ -70,6 +70,11 @@ fn open(key: u64) -> u64 {
     key >> OPEN_SHIFT
 }
 
+/// How long a stream may pause whose longest pause was this one.
+fn stream_hold(pause: u64) -> u64 {
+    pause.saturating_mul(4).clamp(MIN_HOLD, MAX_HOLD)
+}
+
 struct Slot<W> {
     key: W,
     /// When the flow came into flight; while it is answering, how long the first answer took.
@@ -112,8 +117,7 @@ impl<W: Word> Slot<W> {
         } else if key & MORE != 0 {
             MORE_HOLD
         } else if key & STREAM != 0 {
-            let pause = self.pause.load().saturating_mul(4);
-            pause.clamp(MIN_HOLD, MAX_HOLD)
+            stream_hold(self.pause.load())
         } else {
             self.since.load().saturating_mul(2).min(MAX_HOLD)
         }
@@ -301,7 +305,7 @@ impl<W: Word> Flows<W> {
     pub fn stream(&self, hash: u32, pause: u64, now: u64) -> Option<u64> {
         let key = id(hash, Asker::Peer) | ANSWERING | STREAM;
         let new = self.put(hash, key, pause, now) == Insert::New;
-        new.then(|| pause.saturating_mul(4).clamp(MIN_HOLD, MAX_HOLD))
+        new.then(|| stream_hold(pause))
     }
 
     /// Takes a flow out, whoever asks; returns what it had.

@@ -6,6 +6,7 @@ use super::vcpu::Vcpu;
 use crate::{
     engine::Engine,
     rust::{
+        cpus::Cpus,
         kvm::{KvmModule, VmId},
         kvm_events::{self, Guest, Interrupts, Raiser, Source},
         rcu_map::RcuMap,
@@ -65,7 +66,7 @@ pub(crate) struct Exits(Pin<KBox<kvm_events::Events<Vcpu, Interrupted>>>);
 
 impl Exits {
     /// Nobody wants any.
-    pub(crate) fn new(cpus: Arc<crate::rust::cpus::Cpus<Vcpu>>) -> Result<Arc<Self>> {
+    pub(crate) fn new(cpus: Arc<Cpus<Vcpu>>) -> Result<Arc<Self>> {
         let map = KBox::pin_init(RcuMap::new(), GFP_KERNEL)?;
         let events = kvm_events::Events::new(cpus, Interrupted(map));
         Ok(Arc::new(

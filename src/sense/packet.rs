@@ -21,13 +21,14 @@ use kernel::{
 
 /// What a packet means.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 enum Class {
-    Request,
-    Response,
-    Close,
-    Ignore,
-    Wake,
-    Sleep,
+    Request = uapi::CLASS_REQUEST,
+    Response = uapi::CLASS_RESPONSE,
+    Close = uapi::CLASS_CLOSE,
+    Ignore = uapi::CLASS_IGNORE,
+    Wake = uapi::CLASS_WAKE,
+    Sleep = uapi::CLASS_SLEEP,
 }
 
 impl Class {
@@ -51,7 +52,6 @@ struct Rule {
     /// [`uapi::TO_VM`], [`uapi::FROM_VM`] or both.
     direction: u32,
     filter: Filter,
-    class_number: u32,
     tag: u32,
     text: KVec<u8>,
 }
@@ -93,7 +93,6 @@ impl Rule {
             class,
             direction,
             filter,
-            class_number: rule.class,
             tag: rule.tag,
             text,
         })
@@ -115,7 +114,7 @@ impl Rule {
         let mut text = [0; uapi::MAX_TEXT as usize];
         text[..self.text.len()].copy_from_slice(&self.text);
         uapi::VmRule {
-            class: self.class_number,
+            class: self.class.map_or(uapi::CLASS_PROGRAM, |class| class as u32),
             direction: self.direction,
             tag: self.tag,
             prog_id: self.filter.id(),
@@ -183,10 +182,11 @@ impl PacketHook for LinkHook {
         if class == Some(Class::Ignore) {
             return;
         }
-        engine.io_packet();
         if to_vm && !matches!(class, Some(Class::Wake | Class::Sleep)) {
             let asks = matches!(class, Some(Class::Request | Class::Response));
             Engine::packet(engine, asks);
+        } else {
+            engine.io();
         }
         match (class, to_vm) {
             (Some(Class::Request), true) => {
