@@ -52,7 +52,8 @@ pub(crate) struct Identity {
 
 struct Policy {
     policy: uapi::Policy,
-    watch: Watch,
+    /// None after the VM was removed.
+    watch: Option<Watch>,
 }
 
 type Link = Pin<KBox<DeviceHooks<LinkHook>>>;
@@ -94,7 +95,7 @@ impl Vm {
         let rules = Arc::new(rules, GFP_KERNEL)?;
         let policy = Policy {
             policy: *policy,
-            watch: Watch::new(exits, engine.clone(), identity.kvm),
+            watch: Some(Watch::new(exits, engine.clone(), identity.kvm)),
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -232,12 +233,14 @@ impl Vm {
     pub(crate) fn watch(&self) -> Result {
         let mut current = self.policy.lock();
         let wanted = exit::wanted(&current.policy);
-        self.widen(&mut current.watch, wanted)
+        let watch = current.watch.as_mut().ok_or(ENOENT)?;
+        self.widen(watch, wanted)
     }
 
-    /// The same for the end.
+    /// Listens no more, whatever is wanted from now on.
     pub(crate) fn unwatch(&self) {
-        self.policy.lock().watch.narrow(0);
+        let watch = self.policy.lock().watch.take();
+        drop(watch);
     }
 
     fn widen(&self, watch: &mut Watch, wanted: u32) -> Result {
@@ -252,18 +255,20 @@ impl Vm {
     }
 
     /// Replaces the policy, which has been checked, and the rules, each unless there is none: all or nothing. What a
-    /// packet meets is the old rules or the new ones. `ENOMEM`, and as [`watch`](Self::watch).
+    /// packet meets is the old rules or the new ones. `ENOMEM`, `ENOENT` for a VM that is being removed, and as
+    /// [`watch`](Self::watch).
     pub(crate) fn set(&self, policy: Option<&uapi::Policy>, rules: Option<Rules>) -> Result {
         let rules = rules
             .map(|rules| KBox::new(rules, GFP_KERNEL))
             .transpose()?;
         let mut current = self.policy.lock();
+        let watch = current.watch.as_mut().ok_or(ENOENT)?;
         if let Some(policy) = policy {
             let config = KBox::new(Config::new(policy), GFP_KERNEL)?;
             let wanted = exit::wanted(policy);
-            self.widen(&mut current.watch, wanted)?;
+            self.widen(watch, wanted)?;
             Engine::set_policy(&self.engine, policy, config);
-            current.watch.narrow(wanted);
+            watch.narrow(wanted);
             current.policy = *policy;
         }
         if let Some(rules) = rules {
