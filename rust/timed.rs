@@ -10,7 +10,18 @@
 
 use super::bindings as helpers;
 use core::ops::Deref;
-use kernel::{bindings, container_of, prelude::*, types::Opaque};
+use kernel::{
+    bindings, container_of,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Full, Relaxed},
+        barrier::smp_mb,
+    },
+    types::Opaque,
+};
+
+/// The timer is not set.
+const NEVER: u64 = u64::MAX;
 
 /// Something that has deadlines.
 pub(crate) trait Expire: Sized + Send + Sync + 'static {
@@ -26,11 +37,13 @@ pub(crate) trait Expire: Sized + Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// `timer` is set up with `Self::run`, `work` with `Self::interrupt`, and both are pinned inside their `Timed<T>`.
+/// - `timer` is set up with `Self::run`, `work` with `Self::interrupt`, and both are pinned inside their `Timed<T>`.
+/// - Unless `due` is [`NEVER`], the timer is set to it, or somebody is about to do so.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Timed<T: Expire> {
     #[pin]
     timer: Opaque<bindings::hrtimer>,
+    due: Atomic<u64>,
     #[pin]
     work: Opaque<bindings::irq_work>,
     #[pin]
@@ -50,6 +63,7 @@ impl<T: Expire> Timed<T> {
     {
         try_pin_init!(Self {
             value <- value,
+            due: Atomic::new(NEVER),
             // SAFETY: `slot` is valid for writing and will stay where it is. INVARIANT: Set up with `interrupt`.
             work <- Opaque::ffi_init(|slot| unsafe {
                 helpers::sleepy_init_irq_work(slot, Some(Self::interrupt))
@@ -69,9 +83,34 @@ impl<T: Expire> Timed<T> {
         }? Error)
     }
 
-    /// Sets the timer to `at`, in nanoseconds of the monotonic clock, whatever it was set to before. For
-    /// any context but those that hold a runqueue's lock.
+    /// Has [`Expire::expire`] called at `at`, in nanoseconds of the monotonic clock, or before, if that is what the
+    /// timer was set to. For any context but those that hold a runqueue's lock.
     pub(crate) fn set(&self, at: u64) {
+        // Either the call that is due sees what the caller has done before, or `due` is found as it will be after it.
+        smp_mb(Full);
+        let mut due = self.due.load(Relaxed);
+        loop {
+            if due <= at {
+                return;
+            }
+            match self.due.cmpxchg(due, at, Full) {
+                Ok(_) => break,
+                Err(seen) => due = seen,
+            }
+        }
+        // INVARIANT: This is somebody. Of several at once, the last to start it may be one with a later time;
+        // and one may be late itself, and start what has fired meanwhile.
+        let mut at = at;
+        while at != NEVER {
+            self.start_timer(at);
+            match self.due.load(Acquire) {
+                due if due == at => break,
+                due => at = due,
+            }
+        }
+    }
+
+    fn start_timer(&self, at: u64) {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
         // SAFETY: The timer is set up by the type invariant, and cancelled before it is freed.
         unsafe {
@@ -109,6 +148,8 @@ impl<T: Expire> Timed<T> {
         // SAFETY: By the type invariant `timer` is in a `Timed<T>`, which is not freed before this call
         // returns, since dropping it cancels the timer.
         let this = unsafe { &*container_of!(timer, Self, timer) };
+        // Before the call: what is set from now on, may need another one.
+        this.due.xchg(NEVER, Full);
         T::expire(this);
         // Setting it anew, even meanwhile on another CPU, has queued it already.
         bindings::hrtimer_restart::HRTIMER_NORESTART
@@ -139,10 +180,7 @@ impl<T: Expire> PinnedDrop for Timed<T> {
 mod tests {
     use super::*;
     use kernel::{
-        sync::{
-            atomic::{Atomic, Relaxed},
-            Arc,
-        },
+        sync::Arc,
         time::{delay::fsleep, hrtimer::HrTimerExpires, Delta, Instant, Monotonic},
     };
 
@@ -199,15 +237,22 @@ mod tests {
     }
 
     #[test]
-    fn setting_replaces_and_dropping_cancels() -> Result {
-        let timed = thrice()?;
-        timed.set(now());
-        timed.set(now() + 3_600_000_000_000);
+    fn the_earliest_setting_counts_and_dropping_cancels() -> Result {
+        let (timed, hour) = (thrice()?, 3_600_000_000_000);
+        timed.set(now() + hour);
+        timed.set(now() + 2 * hour);
         fsleep(Delta::from_millis(20));
-        // The first setting may have fired before the second replaced it, but not after.
-        let fired = timed.0.load(Relaxed);
-        fsleep(Delta::from_millis(20));
-        assert_eq!(timed.0.load(Relaxed), fired);
+        assert_eq!(timed.0.load(Relaxed), 0);
+        timed.set(now() + 1_000_000);
+        timed.set(now() + hour);
+        for _ in 0..500 {
+            if timed.0.load(Relaxed) == 3 {
+                break;
+            }
+            fsleep(Delta::from_millis(10));
+        }
+        assert_eq!(timed.0.load(Relaxed), 3);
+        timed.set(now() + hour);
         drop(timed);
         Ok(())
     }

@@ -326,9 +326,6 @@ impl Expire for Engine {
             this.follow(change);
         }
         this.set(tick.next);
-        if let Some(sooner) = this.machine.sooner(&settings, now, tick.next) {
-            this.set(sooner);
-        }
     }
 
     fn poked(this: &Timed<Self>) {

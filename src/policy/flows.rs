@@ -304,8 +304,14 @@ impl<W: Word> Flows<W> {
     /// unless there is no room.
     pub fn stream(&self, hash: u32, pause: u64, now: u64) -> Option<u64> {
         let key = id(hash, Asker::Peer) | ANSWERING | STREAM;
-        let new = self.put(hash, key, pause, now) == Insert::New;
-        new.then(|| stream_hold(pause))
+        let put = self.put(hash, key, pause, now) != Insert::Full;
+        put.then(|| stream_hold(pause))
+    }
+
+    /// Whether there is a flow with several requests.
+    pub fn several(&self) -> bool {
+        let mut keys = self.slots.iter().map(|slot| slot.key.load());
+        keys.any(|key| key & (USED | CALL) == USED && open(key) > 1)
     }
 
     /// Takes a flow out, whoever asks; returns what it had.

@@ -17,14 +17,14 @@ pub mod idle;
 pub mod machine;
 pub mod state;
 
-/// A 64-bit atomic, fully ordered.
+/// A 64-bit atomic.
 pub trait Word {
     /// A word with this value.
     fn new(value: u64) -> Self;
-    /// Reads it.
+    /// Reads it; nothing that follows comes earlier.
     fn load(&self) -> u64;
-    /// Writes it.
+    /// Writes it; nothing that went before comes later.
     fn store(&self, value: u64);
-    /// Writes `new` if it is `old`; otherwise tells what it is.
+    /// Writes `new` if it is `old`, fully ordered; otherwise tells what it is.
     fn compare_exchange(&self, old: u64, new: u64) -> Result<(), u64>;
 }

@@ -88,7 +88,7 @@ pub struct Packet {
     pub ended: Removed,
     /// It found the flow table full.
     pub overflow: bool,
-    /// The timer must fire at this time, or before.
+    /// The timer must fire at this time, or before; too early costs nothing but the call.
     pub timer: Option<u64>,
 }
 
@@ -228,18 +228,18 @@ impl<W: Word> Machine<W> {
         if self.flows.refresh(hash, Asker::Vm, true, now) {
             return Packet::default();
         }
-        let change = state::update(&self.state, Event::Call, now);
+        let mut change = state::update(&self.state, Event::Call, now);
         let overflow = self.flows.insert(hash, Asker::Vm, true, now) != Insert::New;
         if overflow {
-            state::update(&self.state, Event::Answered(1), now);
+            let answered = state::update(&self.state, Event::Answered(1), now);
+            change = change.then(&answered);
         } else if change.after.may_sleep() {
             self.cause.store(Cause::Call as u64);
         }
         Packet {
             change: Some(change),
             overflow,
-            timer: change
-                .released()
+            timer: (change.released() || change.woke())
                 .then(|| now.saturating_add(settings.linger)),
             ..Packet::default()
         }
@@ -311,8 +311,11 @@ impl<W: Word> Machine<W> {
 
     /// Something that lets the VM sleep at once.
     pub fn doze(&self, now: u64) -> Change {
-        self.slept.store(now);
-        self.timer.store(0);
+        // Asleep already, it is stirred when it would have been, and its guest's timer is due when it was.
+        if !self.state().sleepy() {
+            self.slept.store(now);
+            self.timer.store(0);
+        }
         state::update(&self.state, Event::Sleep, now)
     }
 

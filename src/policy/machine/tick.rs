@@ -104,11 +104,13 @@ impl<W: Word> Machine<W> {
     ) -> u64 {
         let due = self.timer.load();
         let asleep = now.saturating_sub(self.slept.load());
-        let busy = self.idle.since(threads.vcpus).is_none();
-        if due != 0 && now >= due {
+        let over = due != 0 && now >= due;
+        if over {
             self.timer.store(0);
         }
-        let (woke, cause) = if due != 0 && now >= due && busy {
+        // A timer that found `due` there still has ended its vCPU's halt before.
+        let busy = self.idle.since(threads.vcpus).is_none();
+        let (woke, cause) = if over && busy {
             (Woke::Timer, Cause::Rest as u64)
         } else if asleep >= settings.max_sleep {
             (Woke::Stir, STIRRED)
@@ -128,7 +130,10 @@ impl<W: Word> Machine<W> {
 
     fn tick_awake(&self, settings: &Settings, threads: &Threads, now: u64, tick: &mut Tick) -> u64 {
         let last = self.last.load();
-        let (cause, next) = if self.state().may_sleep() {
+        let state = self.state();
+        // One flow, but which of its requests is it that waits for the call?
+        let may_sleep = state.may_sleep() && !(state.calls() > 0 && self.flows.several());
+        let (cause, next) = if may_sleep {
             self.reason(settings, threads, last, now)
         } else {
             (None, settings.max_sleep)
@@ -201,14 +206,5 @@ impl<W: Word> Machine<W> {
             next = next.min((settings.spin - burnt).max(LOOK));
         }
         (None, next)
-    }
-
-    /// After the timer was set to `next`: whether the VM came to have nothing to do meanwhile, on another CPU, so
-    /// that the timer must fire earlier than that.
-    pub fn sooner(&self, settings: &Settings, now: u64, next: u64) -> Option<u64> {
-        let state = self.state();
-        let due = now.saturating_add(settings.linger);
-        let waits = settings.on(Cause::Response) || self.cause.load() == STIRRED;
-        (!state.sleepy() && state.may_sleep() && waits && due < next).then_some(due)
     }
 }

@@ -104,7 +104,7 @@ impl Vm {
         if let Some(change) = packet.change {
             self.book(&change);
         }
-        self.timer = packet.timer.unwrap_or(self.timer);
+        self.timer = packet.timer.unwrap_or(u64::MAX).min(self.timer);
         packet
     }
 
@@ -151,7 +151,7 @@ impl Vm {
         let change = self.machine.doze(self.now);
         self.book(&change);
         if change.fell_asleep() {
-            self.timer = self.now + self.times.max_sleep;
+            self.timer = self.timer.min(self.now + self.times.max_sleep);
         }
         change
     }
@@ -160,7 +160,7 @@ impl Vm {
     pub fn wake(&mut self) -> Change {
         let change = self.update(Event::Wake);
         if change.woke() {
-            self.timer = self.now + self.times.linger;
+            self.timer = self.timer.min(self.now + self.times.linger);
         }
         change
     }

@@ -235,6 +235,58 @@ fn calls_beyond_the_table_keep_it_awake() {
 }
 
 #[test]
+fn a_call_beyond_the_table_leaves_a_sleepy_vm_asleep_again() {
+    let mut vm = vm(&[Cause::Response]);
+    let mut flows = (0..9).map(|i| i * 64);
+    for flow in flows.by_ref().take(8) {
+        vm.call(flow);
+    }
+    vm.pass(MS);
+    assert!(vm.state().sleepy());
+    let call = flows.next().map(|flow| vm.call(flow)).unwrap();
+    assert!(call.overflow && call.change.is_some_and(|change| change.woke()));
+    vm.pass(MS);
+    assert!(vm.state().sleepy());
+}
+
+#[test]
+fn of_two_requests_on_one_flow_one_may_have_work() {
+    let mut vm = vm(&[Cause::Response]);
+    vm.request(1);
+    vm.call(100);
+    vm.pass(MS);
+    assert!(vm.state().sleepy());
+    vm.request(1);
+    vm.pass(50 * MS);
+    assert!(!vm.state().sleepy());
+    vm.response(1);
+    vm.pass(vm.times.linger + MAX_HOLD);
+    assert!(vm.state().sleepy());
+}
+
+#[test]
+fn an_answer_that_goes_on_with_a_full_table_ends_with_its_time() {
+    let mut vm = vm(&[Cause::Response]);
+    vm.request(8 * 64);
+    vm.response(8 * 64);
+    for i in 0..8 {
+        vm.request(i * 64);
+    }
+    vm.pass(100 * MS);
+    assert!(vm.segment(8 * 64, true).change.is_some());
+    assert_eq!(vm.state().in_flight(), 9);
+    for i in 0..7 {
+        vm.response(i * 64);
+    }
+    vm.pass(vm.times.request_timeout - 100 * MS - 1);
+    assert_eq!(vm.state().in_flight(), 2);
+    vm.response(7 * 64);
+    vm.pass(vm.times.request_timeout + vm.times.linger);
+    assert!(vm.state().sleepy());
+    assert_eq!(vm.state().in_flight(), 0);
+}
+
+#[test]
 fn only_what_is_subscribed_lets_it_sleep() {
     let mut vm = vm(&[]);
     vm.request(1);
@@ -347,6 +399,25 @@ fn what_the_vm_sends_asleep_does_not_put_off_the_stir() {
     }
     vm.pass(100 * MS);
     assert_eq!(vm.woke, [Woke::Stir]);
+}
+
+#[test]
+fn told_to_sleep_while_asleep_it_is_stirred_as_it_would_have_been() {
+    let mut vm = vm(&[]);
+    vm.times.timer_slack = 500 * MS;
+    vm.doze();
+    for _ in 0..9 {
+        vm.pass(100 * MS);
+        assert!(!vm.doze().fell_asleep());
+    }
+    vm.pass(100 * MS);
+    assert_eq!(vm.woke, [Woke::Stir]);
+    vm.doze();
+    vm.timer = vm.machine.guest_timer(&vm.times, vm.now).unwrap();
+    vm.pass(100 * MS);
+    vm.doze();
+    vm.pass(400 * MS);
+    assert_eq!(vm.woke, [Woke::Stir, Woke::Timer]);
 }
 
 #[test]
