@@ -106,10 +106,7 @@ impl Attempt<'_> {
                     self.rules.len()
                 )
             }
-            (Errno::TOOBIG, _) => format!(
-                "{} links are too many, at most {MAX_LINKS}; choose with --no-auto-link --link DEV",
-                self.links.len()
-            ),
+            (Errno::TOOBIG, _) => too_many_links(self.links.len()),
             (Errno::NOSPC, _) => {
                 format!("there are {MAX_VMS} VMs, and no room for more; remove some")
             }
@@ -139,6 +136,14 @@ impl Attempt<'_> {
             _ => Error::failed(message),
         }
     }
+}
+
+/// A VM cannot have so many links.
+pub fn too_many_links(links: usize) -> String {
+    format!(
+        "{links} links are too many, at most {MAX_LINKS}; choose with --no-auto-link --link DEV \
+         (in a manifest: `auto_link` and `links`)"
+    )
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use sleepy_uapi::{
 };
 
 use crate::help::{ADD_HELP, APPLY_HELP, CHECK_HELP, HELP, SET_HELP, STATS_HELP};
+use crate::manifest::rules::program;
 use crate::manifest::vm::check_name;
 use crate::policy::Settings;
 use crate::rule::{self, Rule};
@@ -123,7 +124,7 @@ pub struct RuleArgs {
     #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     pub answer: Vec<String>,
     /// A pinned eBPF program that says what packets both ways mean (repeatable)
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, value_parser = program)]
     pub bpf: Vec<String>,
     /// Leave out the rules for TCP
     #[arg(long)]
@@ -141,7 +142,8 @@ impl RuleArgs {
 
     /// Whether a packet to the VM may wake it by one of them, with `wake_on` request.
     pub fn wakes(&self) -> bool {
-        !(self.wake.is_empty() && self.request.is_empty() && self.bpf.is_empty())
+        let is_answered = !self.call.is_empty() && !self.answer.is_empty();
+        !(self.wake.is_empty() && self.request.is_empty() && self.bpf.is_empty()) || is_answered
     }
 
     /// The user's own, in the order of the options above.
@@ -293,6 +295,7 @@ mod tests {
             "sleepyctl vm add --pid 1 --name a --quiet 1us",
             "sleepyctl vm add --pid 1 --name a --sleep-on response,naps",
             "sleepyctl vm add --pid 1 --name a --wake-on stir",
+            "sleepyctl vm add --pid 1 --name a --bpf pinned/x",
             "sleepyctl vm set a --boost-nice -1 --no-boost",
             "sleepyctl vm remove",
             "sleepyctl vm remove a --all",
@@ -341,6 +344,20 @@ mod tests {
         ];
         assert_eq!(args.own(), expected);
         assert!(args.wakes());
+    }
+
+    #[test]
+    fn answer_to_a_call_wakes() {
+        let call = RuleArgs {
+            call: vec!["udp".to_string()],
+            ..RuleArgs::default()
+        };
+        assert!(!call.wakes());
+        let answered = RuleArgs {
+            answer: vec!["udp".to_string()],
+            ..call
+        };
+        assert!(answered.wakes());
     }
 
     #[test]

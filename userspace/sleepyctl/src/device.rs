@@ -84,16 +84,13 @@ impl Device {
         ioctl::vm_add(&self.0, add, links, rules)
     }
 
-    /// Removes a VM.
+    /// Removes a VM; one that is gone already is removed.
     pub fn remove(&self, vm: &VmGet) -> Result<()> {
-        ioctl::vm_remove(
-            &self.0,
-            VmRemove {
-                id: vm.id,
-                reserved: 0,
-            },
-        )
-        .map_err(|errno| vm_error(vm, errno))
+        let remove = VmRemove {
+            id: vm.id,
+            reserved: 0,
+        };
+        unless_gone(ioctl::vm_remove(&self.0, remove)).map(|_| ())
     }
 
     /// Replaces a VM's policy, rules, or both. The error is the kernel's, as in [`add`](Self::add).
@@ -107,35 +104,28 @@ impl Device {
             id: vm.id,
             ..VmStats::default()
         };
-        match ioctl::vm_stats(&self.0, &mut stats) {
-            Ok(()) => Ok(Some(stats)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(call_error(errno)),
-        }
+        unless_gone(ioctl::vm_stats(&self.0, &mut stats).map(|()| stats))
     }
 
-    /// A VM's vCPU threads.
-    pub fn vcpus(&self, vm: &VmGet) -> Result<Vec<Vcpu>> {
-        all(vm.n_vcpus, |room: &mut [Vcpu]| {
+    /// A VM's vCPU threads; none if it is gone.
+    pub fn vcpus(&self, vm: &VmGet) -> Result<Option<Vec<Vcpu>>> {
+        unless_gone(all(vm.n_vcpus, |room: &mut [Vcpu]| {
             ioctl::vm_vcpus(&self.0, vm.id, room)
-        })
-        .map_err(|errno| vm_error(vm, errno))
+        }))
     }
 
-    /// A VM's links.
-    pub fn links(&self, vm: &VmGet) -> Result<Vec<VmLink>> {
-        all(vm.n_links, |room: &mut [VmLink]| {
+    /// A VM's links; none if it is gone.
+    pub fn links(&self, vm: &VmGet) -> Result<Option<Vec<VmLink>>> {
+        unless_gone(all(vm.n_links, |room: &mut [VmLink]| {
             ioctl::vm_links(&self.0, vm.id, room)
-        })
-        .map_err(|errno| vm_error(vm, errno))
+        }))
     }
 
-    /// A VM's rules, in their order.
-    pub fn rules(&self, vm: &VmGet) -> Result<Vec<VmRule>> {
-        all(vm.n_rules, |room: &mut [VmRule]| {
+    /// A VM's rules, in their order; none if it is gone.
+    pub fn rules(&self, vm: &VmGet) -> Result<Option<Vec<VmRule>>> {
+        unless_gone(all(vm.n_rules, |room: &mut [VmRule]| {
             ioctl::vm_rules(&self.0, vm.id, room)
-        })
-        .map_err(|errno| vm_error(vm, errno))
+        }))
     }
 }
 
@@ -201,10 +191,12 @@ pub fn call_error(errno: Errno) -> Error {
     }
 }
 
-fn vm_error(vm: &VmGet, errno: Errno) -> Error {
-    match errno {
-        Errno::NOENT => gone(vm),
-        _ => call_error(errno),
+/// What a call about a VM has returned; none if the VM is gone.
+fn unless_gone<T>(result: rustix::io::Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(call_error(errno)),
     }
 }
 
@@ -227,6 +219,14 @@ mod tests {
         assert_eq!(open_error(Errno::ACCESS).exit, Exit::NotPermitted);
         assert_eq!(open_error(Errno::PERM).exit, Exit::NotPermitted);
         assert_eq!(open_error(Errno::NOMEM).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn vm_that_is_gone_is_no_error() {
+        assert_eq!(unless_gone(Ok(7)).unwrap(), Some(7));
+        assert_eq!(unless_gone::<()>(Err(Errno::NOENT)).unwrap(), None);
+        let error = unless_gone::<()>(Err(Errno::PERM)).unwrap_err();
+        assert_eq!(error.exit, Exit::NotPermitted);
     }
 
     #[test]

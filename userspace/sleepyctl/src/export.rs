@@ -2,6 +2,7 @@
 
 //! `export`
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use sleepy_uapi::{
     CLASS_PROGRAM, Policy, SLEEP_QUIET, SLEEP_SPIN, VmGet, VmLink, VmRule, WAKE_TIMER,
 };
 
-use crate::device::{Device, rule_text, text, vm_name};
+use crate::device::{Device, gone, rule_text, text, vm_name};
 use crate::error::{Error, Result};
 use crate::events::Set;
 use crate::manifest::load::VERSION;
@@ -36,7 +37,8 @@ struct Body {
 #[derive(Serialize)]
 struct Vm {
     name: String,
-    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
     auto_link: bool,
     links: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,15 +85,23 @@ pub fn run(output: Output, names: &[String]) -> Result<()> {
     } else {
         device.named(names)?
     };
+    let namespaces = Namespaces::here();
     let mut notes = Vec::new();
     let mut manifest = Manifest {
         schema_version: VERSION,
         vm: Vec::new(),
     };
     for vm in &vms {
-        let (links, rules) = (device.links(vm)?, device.rules(vm)?);
-        manifest.vm.push(export(vm, &links, &rules, &mut notes));
+        match (device.links(vm)?, device.rules(vm)?) {
+            (Some(links), Some(rules)) => {
+                let vm = export(vm, &links, &rules, &namespaces, &mut notes);
+                manifest.vm.push(vm);
+            }
+            _ if names.is_empty() => {}
+            _ => return Err(gone(vm)),
+        }
     }
+    notes.extend(of_one_process(&manifest.vm));
     for note in notes {
         eprintln!("export: note: {note}");
     }
@@ -100,6 +110,32 @@ pub fn run(output: Output, names: &[String]) -> Result<()> {
     }
     let text = toml(&manifest)?;
     output::write(&text)
+}
+
+/// What tells two VMs of one process apart is not known here.
+fn of_one_process(vms: &[Vm]) -> Vec<String> {
+    let mut first = HashMap::new();
+    let note = |vm: &Vm| {
+        let (pid, name) = (vm.pid?, vm.name.clone());
+        let other = first.entry(pid).or_insert_with(|| name.clone());
+        (*other != name).then(|| format!("{other} and {name} are both of process {pid}; add vm_fd"))
+    };
+    vms.iter().filter_map(note).collect()
+}
+
+/// The network namespaces that links can be named by.
+struct Namespaces {
+    own: Option<u64>,
+    names: HashMap<u64, String>,
+}
+
+impl Namespaces {
+    fn here() -> Self {
+        Self {
+            own: Netns::own().ok().map(|own| own.inode()),
+            names: netns::names(),
+        }
+    }
 }
 
 fn toml(manifest: &Manifest) -> Result<String> {
@@ -111,8 +147,20 @@ fn used(events: u32, event: usize, time: u64, built_in: u64) -> Option<String> {
     (events >> event & 1 == 1 || time != built_in).then(|| time::exact(time))
 }
 
-fn export(vm: &VmGet, links: &[VmLink], rules: &[VmRule], notes: &mut Vec<String>) -> Vm {
+fn export(
+    vm: &VmGet,
+    links: &[VmLink],
+    rules: &[VmRule],
+    namespaces: &Namespaces,
+    notes: &mut Vec<String>,
+) -> Vm {
     let name = vm_name(vm);
+    let pid = (vm.pid != 0).then_some(vm.pid);
+    if pid.is_none() {
+        notes.push(format!(
+            "the process of {name} has no number in this PID namespace; add a selector, such as cmdline"
+        ));
+    }
     if vm.lost_links > 0 {
         notes.push(format!("{name} has lost links, which are left out"));
     }
@@ -136,11 +184,11 @@ fn export(vm: &VmGet, links: &[VmLink], rules: &[VmRule], notes: &mut Vec<String
     } = vm.policy;
     let built_in = policy::default();
     Vm {
-        pid: vm.pid,
+        pid,
         auto_link: false,
         links: links
             .iter()
-            .filter_map(|link| link_name(vm, link, notes))
+            .filter_map(|link| link_name(vm, link, namespaces, notes))
             .collect(),
         profile: profile.as_ref().map(|(profile, _)| profile.name()),
         ports: profile.map_or_else(Vec::new, |(_, ports)| ports),
@@ -166,13 +214,18 @@ fn export(vm: &VmGet, links: &[VmLink], rules: &[VmRule], notes: &mut Vec<String
 }
 
 /// As `links` takes it: its name alone, with its namespace's, or with the path of the VMM's.
-fn link_name(vm: &VmGet, link: &VmLink, notes: &mut Vec<String>) -> Option<String> {
+fn link_name(
+    vm: &VmGet,
+    link: &VmLink,
+    namespaces: &Namespaces,
+    notes: &mut Vec<String>,
+) -> Option<String> {
     let device = text(&link.name);
     let is_in = |path: &str| Netns::open(Path::new(path)).is_ok_and(|n| n.inode() == link.netns);
-    if Netns::own().is_ok_and(|own| own.inode() == link.netns) {
+    if namespaces.own == Some(link.netns) {
         return Some(device);
     }
-    if let Some(name) = netns::names().get(&link.netns) {
+    if let Some(name) = namespaces.names.get(&link.netns) {
         return Some(format!("{name}/{device}"));
     }
     let theirs = format!("/proc/{}/ns/net", vm.pid);
@@ -190,7 +243,8 @@ fn exported_rule(name: &str, rule: &VmRule, notes: &mut Vec<String>) -> Option<R
     let text = rule_text(rule);
     match Origin::of_tag(rule.tag) {
         Some(Origin::User) if !text.is_empty() => {}
-        Some(Origin::Tcp | Origin::Noise | Origin::Profile) => return None,
+        Some(Origin::Tcp | Origin::Noise) => return None,
+        Some(Origin::Profile) if Profile::of_text(&text).is_some() => return None,
         _ => {
             let note = "has a rule that sleepyctl has not written, which is left out";
             notes.push(format!("{name} {note}"));
@@ -242,7 +296,13 @@ mod tests {
         let mut notes = Vec::new();
         let manifest = Manifest {
             schema_version: VERSION,
-            vm: vec![export(vm, &[link()], &kernel, &mut notes)],
+            vm: vec![export(
+                vm,
+                &[link()],
+                &kernel,
+                &Namespaces::here(),
+                &mut notes,
+            )],
         };
         let text = toml(&manifest).unwrap();
         let read = of_texts(&[("f".to_string(), text.clone())]).unwrap();
@@ -299,15 +359,36 @@ mod tests {
     fn what_cannot_be_written_is_said() {
         let mut foreign = rule::Rule::filter(CLASS_WAKE, TO_VM, "icmp").in_kernel();
         foreign.tag = 77;
+        let mut other_profile = Profile::Http.rules(&[80])[0].in_kernel();
+        other_profile.text[0] = b'x';
         let elsewhere = VmLink { netns: 1, ..link() };
+        let outside = VmGet {
+            pid: 0,
+            ..vm(&Settings::default())
+        };
         let mut notes = Vec::new();
         let exported = export(
-            &vm(&Settings::default()),
+            &outside,
             &[elsewhere],
-            &[foreign],
+            &[foreign, other_profile],
+            &Namespaces::here(),
             &mut notes,
         );
         assert!(exported.links.is_empty() && exported.rule.is_empty());
-        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert_eq!((exported.pid, exported.profile), (None, None));
+        assert_eq!(notes.len(), 4, "{notes:?}");
+    }
+
+    #[test]
+    fn vms_of_one_process_are_named() {
+        let export = |name: u8, pid| {
+            let mut vm = vm(&Settings::default());
+            (vm.name[0], vm.pid) = (name, pid);
+            export(&vm, &[], &[], &Namespaces::here(), &mut Vec::new())
+        };
+        let vms = [(b'a', 42), (b'b', 0), (b'c', 42), (b'd', 0), (b'e', 7)];
+        let vms = vms.map(|(name, pid)| export(name, pid));
+        let note = "a and c are both of process 42; add vm_fd";
+        assert_eq!(of_one_process(&vms), [note]);
     }
 }

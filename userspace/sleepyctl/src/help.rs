@@ -36,7 +36,7 @@ mean nothing; a reset or the VM's FIN ends a flow. --no-tcp-defaults leaves all
 of it to your expressions. After all other rules, multicast, broadcast, ARP and
 IPv6 neighbour discovery mean nothing, unless --no-noise is given.
 
-The first rule that matches counts, in the order of the options below.
+The first rule that matches counts, in the order of the options above.
 
 Examples:
   A web server:

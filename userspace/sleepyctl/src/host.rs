@@ -67,15 +67,6 @@ fn limits_in(modules: &Path) -> Vec<Limit> {
     PARAMETERS.into_iter().filter_map(limit).collect()
 }
 
-/// A line for each limit that matters to a VM with these events.
-pub fn notes(wake_on: u32) -> String {
-    limits()
-        .iter()
-        .filter_map(|limit| limit.note(wake_on))
-        .map(|note| note + "\n")
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use sleepy_uapi::{VmGet, VmLink};
 
-use crate::device::{Device, text};
+use crate::device::{Device, gone, text};
 use crate::error::{Error, Result};
 use crate::netns::{self, Netns};
 use crate::vmm::Vmm;
@@ -49,7 +49,8 @@ pub fn of_vm(device: &Device, vm: &VmGet) -> Result<Vec<Found>> {
             ifindex: link.ifindex,
         })
     };
-    Ok(device.links(vm)?.into_iter().filter_map(found).collect())
+    let links = device.links(vm)?.ok_or_else(|| gone(vm))?;
+    Ok(links.into_iter().filter_map(found).collect())
 }
 
 /// Every link, each one once.

@@ -83,7 +83,7 @@ pub struct Settings {
     /// For quiet: how long there is neither a packet nor device I/O [vm add: 50ms]
     #[arg(long, value_name = "TIME", value_parser = time::parse_timeout)]
     pub quiet: Option<u64>,
-    /// For spin: how long a vCPU is on its CPU without I/O [vm add: 20ms]
+    /// For spin: how much CPU time the vCPUs use, all together, without I/O [vm add: 20ms]
     #[arg(long, value_name = "TIME", value_parser = time::parse_timeout)]
     pub spin: Option<u64>,
     /// For timer: how long after a guest's timer the VM may stay asleep [vm add: 0s]

@@ -35,8 +35,11 @@ pub struct Match {
 }
 
 impl Processes {
-    /// Those there are now.
-    pub fn scan() -> Result<Self> {
+    /// Those there are now; none if all selectors say themselves which process it is.
+    pub fn scan<'a>(mut selectors: impl Iterator<Item = &'a Selector>) -> Result<Self> {
+        if selectors.all(|selector| matches!(selector, Selector::Pid(_) | Selector::Pidfile(_))) {
+            return Ok(Self(Vec::new()));
+        }
         let all = all_processes().map_err(|error| Error::failed(format!("/proc: {error}")))?;
         // One that ends meanwhile is none.
         Ok(Self(all.flatten().filter_map(candidate).collect()))
@@ -50,7 +53,9 @@ impl Processes {
             ([], false) => Err(format!(
                 "{selector} matches no process that has a virtual machine; {}",
                 match &self.0[..] {
-                    [] => "there is none at all".to_string(),
+                    [] =>
+                        "there is none that may be looked at; run as root, or with CAP_SYS_PTRACE"
+                            .to_string(),
                     all => format!("there are: {}", some(all.iter())),
                 }
             )),
@@ -135,9 +140,7 @@ impl Candidate {
 
 fn candidate(process: Process) -> Option<Candidate> {
     let vmm = Vmm::open(process.pid).ok()?;
-    if vmm.vm_fds().ok()?.is_empty() && !vmm.holds_vcpu().ok()? {
-        return None;
-    }
+    vmm.vm_fds().ok()??;
     let cgroups = process.cgroups().ok()?;
     Some(Candidate {
         args: process.cmdline().ok()?,
@@ -185,7 +188,7 @@ mod tests {
         let error = Processes(Vec::new())
             .find(&Selector::Cmdline("x".to_string()), false)
             .unwrap_err();
-        assert!(error.ends_with("there is none at all"), "{error}");
+        assert!(error.ends_with("or with CAP_SYS_PTRACE"), "{error}");
     }
 
     #[test]

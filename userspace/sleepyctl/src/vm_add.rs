@@ -45,7 +45,7 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
     check_events(&device.info()?, &wanted.policy)?;
     let id = wanted.add(&device)?;
 
-    let Wanted { policy, .. } = wanted;
+    let policy = &wanted.policy;
     let only_requests = policy.wake_on & !(1 << WAKE_REQUEST) == 0;
     if only_requests && !args.rules.wakes() && policy.lever != LEVER_OBSERVE {
         eprintln!(
@@ -53,25 +53,14 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
             args.name
         );
     }
-    let names: Vec<&str> = wanted.links.iter().map(|link| link.name.as_str()).collect();
     let body = Body {
         added: Added {
             id,
             name: &args.name,
-            links: names.clone(),
+            links: wanted.link_names(),
         },
     };
     output.print(body, || {
-        let links = if names.is_empty() {
-            "no links".to_string()
-        } else {
-            format!("links {}", names.join(", "))
-        };
-        format!(
-            "added {} (id {id}): {}, {links}, {} rules\n",
-            args.name,
-            wanted.vmm,
-            wanted.rules.len()
-        )
+        format!("added {} (id {id}): {}\n", args.name, wanted.about())
     })
 }

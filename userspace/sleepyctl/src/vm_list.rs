@@ -110,6 +110,17 @@ impl Module {
         }
         out
     }
+
+    /// What this host may hide from VMs that wake on these events.
+    fn notes(&self, wake_on: u32) -> String {
+        let notes = self.limits.iter().filter_map(|limit| limit.note(wake_on));
+        let notes: String = notes.map(|note| note + "\n").collect();
+        if notes.is_empty() {
+            notes
+        } else {
+            format!("\n{notes}")
+        }
+    }
 }
 
 /// Runs `vm list`.
@@ -129,21 +140,16 @@ fn print(output: Output, vms: &[VmGet], module: Option<Module>) -> Result<()> {
         vms: vms.iter().map(Vm::from).collect(),
     };
     let wake_on = vms.iter().fold(0, |bits, vm| bits | vm.policy.wake_on);
-    let notes = || {
-        let notes = host::notes(wake_on);
-        if notes.is_empty() {
-            notes
-        } else {
-            format!("\n{notes}")
-        }
-    };
     output.print(&body, || match &body.module {
         None if body.vms.is_empty() => {
             "no VMs; `sleepyctl vm add --help` shows how to add one\n".to_string()
         }
         None => table(&body.vms),
         Some(module) if body.vms.is_empty() => module.text(),
-        Some(module) => format!("{}\n{}{}", module.text(), table(&body.vms), notes()),
+        Some(module) => {
+            let notes = module.notes(wake_on);
+            format!("{}\n{}{notes}", module.text(), table(&body.vms))
+        }
     })
 }
 

@@ -12,7 +12,7 @@ use crate::filter;
 use crate::link;
 use crate::output::Output;
 use crate::policy::{self, Boost, PolicyJson, Settings};
-use crate::wanted::{change, check_events};
+use crate::wanted::{change, check_events, wakes_on_packets};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -53,6 +53,13 @@ pub fn run(output: Output, args: &SetArgs) -> Result<()> {
     let vm = &vms[0];
     let policy = settings.apply(vm.policy);
     check_events(&device.info()?, &policy)?;
+    let packets = settings.wake_on.is_some() && wakes_on_packets(&policy);
+    if vm.n_links == 0 && (packets || !args.rules.is_empty()) {
+        let name = &args.name;
+        return Err(Error::failed(format!(
+            "no link to see packets on: {name} has none; remove it, and add it again with --link DEV"
+        )));
+    }
     let rules = if args.rules.is_empty() {
         None
     } else {

@@ -8,7 +8,7 @@ use sleepy_uapi::{
     VCPU_ATTACHED, VCPU_FOREIGN, VCPU_MOVED, VCPU_ON_CPU, Vcpu, VmGet, VmLink, VmRule,
 };
 
-use crate::device::{Device, rule_text, text, vm_name};
+use crate::device::{Device, gone, rule_text, text, vm_name};
 use crate::error::Result;
 use crate::events::Set;
 use crate::host::{self, Limit};
@@ -127,7 +127,10 @@ pub fn run(output: Output, name: &str) -> Result<()> {
     let device = Device::open()?;
     let vms = device.named(&[name.to_string()])?;
     let vm = &vms[0];
-    let vcpus: Vec<VcpuJson> = device.vcpus(vm)?.iter().map(VcpuJson::from).collect();
+    let gone = || gone(vm);
+    let vcpus = device.vcpus(vm)?.ok_or_else(gone)?;
+    let rules = device.rules(vm)?.ok_or_else(gone)?;
+    let links = device.links(vm)?.ok_or_else(gone)?;
     let names = netns::names();
     let link = |link: &VmLink| LinkJson {
         name: text(&link.name),
@@ -135,7 +138,6 @@ pub fn run(output: Output, name: &str) -> Result<()> {
         netns: link.netns,
         netns_name: names.get(&link.netns).cloned(),
     };
-    let links: Vec<LinkJson> = device.links(vm)?.iter().map(link).collect();
     let own = Netns::own().map(|netns| netns.inode()).ok();
     let body = Body {
         vm: VmJson {
@@ -146,12 +148,12 @@ pub fn run(output: Output, name: &str) -> Result<()> {
             state: state_name(vm.state),
             in_flight: vm.in_flight,
             calls: vm.calls,
-            rules: device.rules(vm)?.iter().map(RuleJson::from).collect(),
+            rules: rules.iter().map(RuleJson::from).collect(),
             lost_links: vm.lost_links,
             policy: PolicyJson::from(&vm.policy),
             limits: host::limits(),
-            vcpus,
-            links,
+            vcpus: vcpus.iter().map(VcpuJson::from).collect(),
+            links: links.iter().map(link).collect(),
         },
     };
     output.print(&body, || human(vm, &body.vm, own))

@@ -84,18 +84,19 @@ impl Vmm {
             .map_err(|errno| Error::os(format!("the network namespace of {self}"), errno))
     }
 
-    /// The numbers of its descriptors of KVM virtual machines.
-    pub fn vm_fds(&self) -> Result<Vec<i32>> {
-        let is_vm =
-            |target: &FDTarget| matches!(target, FDTarget::AnonInode(name) if name == "kvm-vm");
-        let fds = self.fds()?.filter(|fd| is_vm(&fd.target));
-        Ok(fds.map(|fd| fd.fd).collect())
-    }
-
-    /// Whether it holds a vCPU. A VMM may have closed the descriptor of the virtual machine itself.
-    pub fn holds_vcpu(&self) -> Result<bool> {
-        let is_vcpu = |target: &FDTarget| matches!(target, FDTarget::AnonInode(name) if name.starts_with("kvm-vcpu"));
-        Ok(self.fds()?.any(|fd| is_vcpu(&fd.target)))
+    /// The numbers of its descriptors of KVM virtual machines; none if it has no virtual machine.
+    ///
+    /// A VMM may have closed them, and still have its vCPUs'.
+    pub fn vm_fds(&self) -> Result<Option<Vec<i32>>> {
+        let (mut vms, mut has_vcpu) = (Vec::new(), false);
+        for fd in self.fds()? {
+            match fd.target {
+                FDTarget::AnonInode(name) if name == "kvm-vm" => vms.push(fd.fd),
+                FDTarget::AnonInode(name) => has_vcpu |= name.starts_with("kvm-vcpu"),
+                _ => {}
+            }
+        }
+        Ok((has_vcpu || !vms.is_empty()).then_some(vms))
     }
 
     /// Its descriptors, by number; without those that are closed while we look.
@@ -164,6 +165,14 @@ impl Vmm {
         }
     }
 
+    /// Whether there is no such process any more.
+    pub fn is_gone(pid: i32) -> bool {
+        match Process::new(pid).and_then(|process| process.stat()) {
+            Ok(stat) => matches!(stat.state, 'Z' | 'X'),
+            Err(error) => matches!(error, ProcError::NotFound(_)),
+        }
+    }
+
     fn has_ended(&self) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
         // A pidfd is readable once its process has ended.
@@ -218,10 +227,7 @@ mod tests {
         let vmm = Vmm::open(own as i32).unwrap();
         assert_eq!(vmm.pid(), own);
         assert!(vmm.start_time() > 0);
-        assert!(
-            vmm.vm_fds().unwrap().is_empty(),
-            "a test has no virtual machine"
-        );
+        assert_eq!(vmm.vm_fds().unwrap(), None, "a test has no virtual machine");
     }
 
     #[test]
@@ -229,9 +235,11 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let vmm = Vmm::open(child.id() as i32).unwrap();
         assert!(!vmm.has_ended());
+        let pid = child.id() as i32;
+        assert!(!Vmm::is_gone(pid));
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(vmm.has_ended());
+        assert!(vmm.has_ended() && Vmm::is_gone(pid));
         let error = Vmm::open(child.id() as i32).err().unwrap().to_string();
         assert_eq!(
             error,

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
 use sleepy_uapi as uapi;
-use sleepy_uapi::{Info, NAME_SIZE, Policy, VmAdd, VmGet, VmSet};
+use sleepy_uapi::{Info, MAX_LINKS, NAME_SIZE, Policy, VmAdd, VmGet, VmSet};
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, too_many_links};
 use crate::device::{Device, gone, vm_name};
 use crate::error::{Error, Result};
 use crate::events::Set;
@@ -68,7 +68,7 @@ impl Wanted {
                         .links
                         .get(add.fault_index as usize)
                         .and_then(|link| owner(device, link)),
-                    links: self.links.iter().map(|link| link.name.as_str()).collect(),
+                    links: self.link_names(),
                     rules: rule_names(&self.rules),
                 };
                 attempt.error(errno, add.fault, add.fault_index)
@@ -79,27 +79,42 @@ impl Wanted {
     /// The descriptors of the virtual machine that is meant.
     pub fn virtual_machines(&self) -> Result<Vec<i32>> {
         let (vmm, fds) = (&self.vmm, self.vmm.vm_fds()?);
-        match self.vm_fd {
-            Some(fd) if fds.contains(&fd) => Ok(vec![fd]),
-            Some(fd) => Err(Error::failed(format!(
+        match (self.vm_fd, fds) {
+            (Some(fd), Some(fds)) if fds.contains(&fd) => Ok(vec![fd]),
+            (Some(fd), fds) => Err(Error::failed(format!(
                 "vm_fd {fd}: descriptor {fd} of {vmm} is not a KVM virtual machine; {}",
-                if fds.is_empty() {
-                    "none is".to_string()
-                } else {
-                    format!("these are: {}", list(&fds))
+                match &fds.unwrap_or_default()[..] {
+                    [] => "none is".to_string(),
+                    fds => format!("these are: {}", list(fds)),
                 }
             ))),
-            None if fds.is_empty() && !vmm.holds_vcpu()? => Err(Error::failed(format!(
+            (None, Some(fds)) => Ok(fds),
+            (None, None) => Err(Error::failed(format!(
                 "no KVM virtual machine in {vmm}; give the VMM's pid"
             ))),
-            None => Ok(fds),
         }
     }
 
-    /// Rules and events that no packet can ever meet are a mistake.
+    /// Its links' names.
+    pub fn link_names(&self) -> Vec<&str> {
+        self.links.iter().map(|link| link.name.as_str()).collect()
+    }
+
+    /// What it is, as a part of a sentence.
+    pub fn about(&self) -> String {
+        let links = match &self.link_names()[..] {
+            [] => "no links".to_string(),
+            names => format!("links {}", names.join(", ")),
+        };
+        format!("{}, {links}, {} rules", self.vmm, self.rules.len())
+    }
+
+    /// More links than the kernel takes are a mistake, and so are rules and events that no packet can ever meet.
     pub fn check_links(&self, own_rules: bool, auto_link: bool) -> Result<()> {
-        let packets = self.policy.wake_on >> uapi::WAKE_PACKET & 1 == 1;
-        if !self.links.is_empty() || !(packets || own_rules) {
+        if self.links.len() > MAX_LINKS as usize {
+            return Err(Error::failed(too_many_links(self.links.len())));
+        }
+        if !self.links.is_empty() || !(wakes_on_packets(&self.policy) || own_rules) {
             return Ok(());
         }
         let why = if auto_link {
@@ -111,6 +126,11 @@ impl Wanted {
             "no link to see packets on: {why}; name the device (--link, or `links` in a manifest)"
         )))
     }
+}
+
+/// Whether packets that no rule knows wake a VM.
+pub fn wakes_on_packets(policy: &Policy) -> bool {
+    policy.wake_on >> uapi::WAKE_PACKET & 1 == 1
 }
 
 /// Replaces a VM's policy, rules, or both, in one step.
@@ -171,9 +191,10 @@ pub fn check_events(info: &Info, policy: &Policy) -> Result<()> {
 /// The VM that has this link.
 pub fn owner(device: &Device, link: &Found) -> Option<String> {
     let has = |vm: &VmGet| {
-        let links = device.links(vm).unwrap_or_default();
+        let links = device.links(vm).ok().flatten();
         links
             .iter()
+            .flatten()
             .any(|other| (other.netns, other.ifindex) == link.key())
     };
     device.vms().ok()?.iter().find(|vm| has(vm)).map(vm_name)
@@ -204,4 +225,55 @@ fn kernel_links(links: &[Found]) -> Vec<uapi::Link> {
         ifindex: link.ifindex,
     };
     links.iter().map(kernel_link).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netns::Netns;
+    use crate::policy;
+
+    fn wanted(links: u32, wake_on: u32) -> Wanted {
+        let link = |number: u32| Found {
+            name: format!("tap{number}"),
+            device: format!("tap{number}"),
+            netns: Netns::own().unwrap(),
+            ifindex: number,
+        };
+        Wanted {
+            name: "a".to_string(),
+            vmm: Vmm::open(std::process::id() as i32).unwrap(),
+            vm_fd: None,
+            links: (0..links).map(link).collect(),
+            policy: Policy {
+                wake_on,
+                ..policy::default()
+            },
+            rules: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn number_of_links_is_checked() {
+        let (request, packet) = (1 << uapi::WAKE_REQUEST, 1 << uapi::WAKE_PACKET);
+        for (links, wake_on, own_rules, why) in [
+            (0, request, false, None),
+            (0, packet, false, Some("no link to see packets on")),
+            (0, request, true, Some("no link to see packets on")),
+            (MAX_LINKS, packet, true, None),
+            (MAX_LINKS + 1, request, false, Some("17 links are too many")),
+        ] {
+            let checked = wanted(links, wake_on).check_links(own_rules, true);
+            let error = checked.err().map(|error| error.message);
+            assert_eq!(error.is_some(), why.is_some(), "{links} links: {error:?}");
+            assert!(error.unwrap_or_default().starts_with(why.unwrap_or("")));
+        }
+    }
+
+    #[test]
+    fn what_it_is_fits_in_a_sentence() {
+        let text = wanted(2, 0).about();
+        assert!(text.ends_with("), links tap0, tap1, 0 rules"), "{text}");
+        assert!(wanted(0, 0).about().ends_with("), no links, 0 rules"));
+    }
 }

@@ -189,7 +189,7 @@ fn carry_out(device: &Device, plan: Plan, dry_run: bool) -> Vec<Outcome> {
             .map_or_else(|error| (Done::Failed, Err(error)), |done| (done, Ok(())));
         let mut outcome = outcome(step.wanted.name.clone(), done, result);
         outcome.replaced = replaced;
-        outcome.about = about(&step);
+        outcome.about = step.wanted.about();
         outcome.changes = step.changes;
         outcomes.push(outcome);
     }
@@ -236,14 +236,4 @@ fn take(device: &Device, step: &Step, dry_run: bool) -> Result<Done> {
         )?,
     }
     Ok(Done::Changed)
-}
-
-fn about(step: &Step) -> String {
-    let wanted = &step.wanted;
-    let links: Vec<&str> = wanted.links.iter().map(|link| link.name.as_str()).collect();
-    let links = match &links[..] {
-        [] => "no links".to_string(),
-        links => format!("links {}", links.join(", ")),
-    };
-    format!("{}, {links}, {} rules", wanted.vmm, wanted.rules.len())
 }

@@ -72,15 +72,21 @@ struct Target<'a> {
 
 /// Makes the plan; what is wrong goes into the report.
 pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Result<Plan> {
-    let targets = targets(vms, &Processes::scan()?, report);
+    let processes = Processes::scan(vms.iter().map(|vm| &vm.selector.value))?;
+    let targets = targets(vms, &processes, report);
     let names: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     let mut running = HashMap::new();
     let (mut remove, mut owners) = (Vec::new(), HashMap::new());
     for vm in device.vms()? {
         let name = vm_name(&vm);
-        let links = device.links(&vm)?;
+        // One that is gone meanwhile was not there.
+        let Some(links) = device.links(&vm)? else {
+            continue;
+        };
         if names.contains(name.as_str()) {
-            let rules = device.rules(&vm)?;
+            let Some(rules) = device.rules(&vm)? else {
+                continue;
+            };
             running.insert(name, Running { vm, links, rules });
         } else if prune {
             remove.push(vm);
@@ -157,7 +163,15 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn step(&mut self, target: &Target<'_>) -> Option<Step> {
         let Target { vm, name, pid } = target;
-        let vmm = self.good(vm.selector.spot, Vmm::open(*pid))?;
+        let vmm = match Vmm::open(*pid) {
+            // It was there when we looked for it; one of many may end at any time.
+            Err(_) if vm.each && Vmm::is_gone(*pid) => {
+                let message = format!("process {pid} has ended just now: no VM `{name}`");
+                self.report.warning(vm.selector.spot, message);
+                return None;
+            }
+            opened => self.good(vm.selector.spot, opened)?,
+        };
         let links = self.links(vm, &vmm)?;
         self.claim(vm, name, &links)?;
         let mut wanted = Wanted {
@@ -277,12 +291,62 @@ fn changes_of_handle(old: &Running, wanted: &Wanted) -> Vec<Change> {
     let after: HashSet<_> = wanted.links.iter().map(Found::key).collect();
     if before != after || old.vm.lost_links > 0 {
         let before: Vec<String> = old.links.iter().map(|link| text(&link.name)).collect();
-        let after: Vec<&str> = wanted.links.iter().map(|link| link.name.as_str()).collect();
         changes.push(Change::new(
             "links",
             diff::list(&before),
-            diff::list(&after),
+            diff::list(&wanted.link_names()),
         ));
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::load::{Manifests, of_texts};
+    use crate::manifest::report::Severity;
+
+    /// Plans one VM of a process that has ended; returns what is found.
+    fn findings_of_the_ended(selector: &str) -> Vec<(Severity, String)> {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let text = format!("schema_version = 1\n[[vm]]\nprofile = \"opaque\"\n{selector}");
+        let read = of_texts(&[("f".to_string(), text)]).unwrap();
+        let Manifests { mut report, vms } = read;
+        assert_eq!(report.findings(), []);
+        let mut planner = Planner {
+            info: Info::default(),
+            running: HashMap::new(),
+            owners: HashMap::new(),
+            compiler: None,
+            report: &mut report,
+        };
+        let target = Target {
+            vm: &vms[0],
+            name: "a-1".to_string(),
+            pid: child.id() as i32,
+        };
+        assert!(planner.step(&target).is_none());
+        let findings = report.findings().into_iter();
+        findings
+            .map(|found| (found.severity, found.message))
+            .collect()
+    }
+
+    #[test]
+    fn one_of_many_may_end_meanwhile() {
+        let found = findings_of_the_ended("name = \"a-{}\"\nunit = \"x-*\"\neach = true");
+        let [(Severity::Warning, message)] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert!(
+            message.ends_with("has ended just now: no VM `a-1`"),
+            "{message}"
+        );
+        let found = findings_of_the_ended("name = \"a\"\nunit = \"x\"");
+        let [(Severity::Error, message)] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert!(message.starts_with("there is no process"), "{message}");
+    }
 }

@@ -24,15 +24,20 @@ pub fn check(vms: &[Vm], report: &mut Report) {
                 .vm_fd
                 .map_or_else(String::new, |fd| format!(", vm_fd {fd}"));
             let what = match &selector.value {
-                Selector::Link(link) => format!("link {link}"),
+                Selector::Link(link) if is_one(link) => format!("link {link}"),
                 other => format!("{other}{fd}"),
             };
             seen.claim(number, vm, what, selector.spot);
         }
-        for link in &vm.links {
+        for link in vm.links.iter().filter(|link| is_one(&link.value)) {
             seen.claim(number, vm, format!("link {}", link.value), link.spot);
         }
     }
+}
+
+/// Whether a link is the same one for every VM. Without its namespace, it is looked for in the VMM's own, too.
+fn is_one(link: &str) -> bool {
+    link.contains('/')
 }
 
 struct Seen<'a> {

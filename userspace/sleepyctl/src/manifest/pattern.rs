@@ -28,24 +28,28 @@ pub fn arguments(pattern: &str, args: &[String]) -> Option<String> {
     let begins = |at: usize| words.get(at).is_none_or(|(begins, _)| *begins);
     (0..words.len())
         .filter(|at| begins(*at) && begins(at + pattern.len()))
-        .find_map(|at| all(&pattern, words.get(at..at + pattern.len())?))
+        .find_map(|at| {
+            let words = words.get(at..at + pattern.len())?;
+            all(&pattern, words.iter().map(|(_, word)| *word))
+        })
 }
 
 /// Whether the components of a pattern are consecutive ones of a path, or its first ones with `from_root`.
 pub fn components(pattern: &str, path: &str, from_root: bool) -> Option<String> {
-    let pattern: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
-    let path: Vec<(bool, &str)> = path
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .map(|part| (true, part))
-        .collect();
+    let [pattern, path] = [pattern, path].map(|text| {
+        let parts = text.split('/').filter(|part| !part.is_empty());
+        parts.collect::<Vec<&str>>()
+    });
     let mut starts = if from_root { 0..1 } else { 0..path.len() };
-    starts.find_map(|at| all(&pattern, path.get(at..at + pattern.len())?))
+    starts.find_map(|at| {
+        let parts = path.get(at..at + pattern.len())?;
+        all(&pattern, parts.iter().copied())
+    })
 }
 
-fn all(pattern: &[&str], words: &[(bool, &str)]) -> Option<String> {
+fn all<'a>(pattern: &[&str], words: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut star = None;
-    for (pattern, (_, word)) in pattern.iter().zip(words) {
+    for (pattern, word) in pattern.iter().zip(words) {
         let matched = glob(pattern, word)?;
         if pattern.contains('*') && star.is_none() {
             star = Some(matched);

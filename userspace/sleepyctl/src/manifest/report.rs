@@ -139,7 +139,7 @@ impl Report {
             .iter()
             .filter(|(spot, ..)| self.broken.contains(spot) || !broken.contains(&line(*spot)))
             .collect();
-        found.sort_by_key(|(spot, ..)| *spot);
+        found.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
         found.dedup();
         let finding = |(spot, severity, message): &(Spot, Severity, String)| {
             let (line, column) = self.line_and_column(*spot);
@@ -184,11 +184,16 @@ mod tests {
         let spot = |at| Spot { file, at };
         report.warning(spot(11), "second");
         report.error(spot(4), "first");
+        report.error(spot(4), "first, too");
         report.error(spot(4), "first");
         let lines: Vec<String> = report.findings().iter().map(Finding::to_string).collect();
         assert_eq!(
             lines,
-            ["a.toml:1:5: error: first", "a.toml:2:5: warning: second"]
+            [
+                "a.toml:1:5: error: first",
+                "a.toml:1:5: error: first, too",
+                "a.toml:2:5: warning: second"
+            ]
         );
         assert_eq!(report.place(spot(11)), "a.toml:2");
         assert!(report.has_errors());

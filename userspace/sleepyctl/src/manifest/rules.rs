@@ -147,7 +147,8 @@ fn direction(name: &str) -> Result<u32, String> {
     found.ok_or_else(|| similar::unknown("direction", name, &known))
 }
 
-fn program(path: &str) -> Result<String, String> {
+/// The path of a pinned program.
+pub fn program(path: &str) -> Result<String, String> {
     if !path.starts_with('/') || path.contains('\0') || path.len() > MAX_TEXT as usize {
         return Err(format!(
             "`{path}` must be the whole path of a pinned program, such as /sys/fs/bpf/NAME"

@@ -44,7 +44,7 @@ impl Selector {
                 Err(format!("`{text}` is no unit; for a path, use `cgroup`"))
             }
             "unit" => Ok(Self::Unit(with_suffix(text))),
-            "link" => device(&text).map(Self::Link),
+            "link" => tap(&text).map(Self::Link),
             _ if !text.starts_with('/') => Err(format!("`{text}` must be a whole path, from / on")),
             "cgroup" => {
                 let path = text.strip_prefix("/sys/fs/cgroup").unwrap_or(&text);
@@ -74,6 +74,16 @@ impl fmt::Display for Selector {
             Self::Link(name) => write!(f, "link {name}"),
             Self::Unknown => write!(f, "selector"),
         }
+    }
+}
+
+/// `[NETNS/]DEV`, where a star may stand in DEV.
+fn tap(text: &str) -> Result<String, String> {
+    match text.rsplit_once('/') {
+        Some((netns, _)) if netns.contains('*') => Err(format!(
+            "`{text}`: a * stands for text in DEV only; name the namespace, or leave it out for any"
+        )),
+        _ => device(text),
     }
 }
 

@@ -7,6 +7,7 @@ use sleepy_uapi::{NAME_SIZE, Policy};
 use super::entry::{Common, Entry, RULE};
 use super::report::{Report, Spot, Spotted};
 use super::selector::Selector;
+use crate::filter::check_text;
 use crate::policy;
 use crate::rule::{self, Rule};
 
@@ -82,7 +83,15 @@ impl Vm {
                 value,
                 spot: ports.spot,
             };
-            own_rules.extend(profile.rules(&ports.value).into_iter().map(spotted));
+            let rules = profile.rules(&ports.value);
+            if rules.iter().any(|rule| check_text(&rule.text).is_err()) {
+                let message = format!(
+                    "`ports`: {} ports are too many for a profile; write [[vm.rule]] with `portrange` in their place",
+                    ports.value.len()
+                );
+                report.error(ports.spot, message);
+            }
+            own_rules.extend(rules.into_iter().map(spotted));
         }
         Some(Self {
             spot,

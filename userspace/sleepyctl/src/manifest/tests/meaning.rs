@@ -107,12 +107,17 @@ fn claims_in_several_files() {
             "b.toml:5:8: error: unit x.service is claimed",
         ),
         (
-            vm("a", "pid = 1\nlinks = [\"t\"]"),
-            vm("b", "pid = 2\nlinks = [\"u\", \"t\"]"),
-            "b.toml:6:15: error: link t is claimed by `a` already, at a.toml:6",
+            vm("a", "pid = 1\nlinks = [\"n/t\"]"),
+            vm("b", "pid = 2\nlinks = [\"u\", \"n/t\"]"),
+            "b.toml:6:15: error: link n/t is claimed by `a` already, at a.toml:6",
         ),
         (
-            vm("a", "pid = 1\nlinks = [\"t\"]"),
+            vm("a", "pid = 1\nlinks = [\"n/t\"]"),
+            vm("b", "link = \"n/t\""),
+            "b.toml:5:8: error: link n/t is claimed by `a` already",
+        ),
+        (
+            vm("a", "link = \"t\""),
             vm("b", "link = \"t\""),
             "b.toml:5:8: error: link t is claimed by `a` already",
         ),
@@ -123,8 +128,13 @@ fn claims_in_several_files() {
         assert_eq!(found.len(), 1, "{expected}\n{found:#?}");
         assert!(found[0].starts_with(expected), "{}", found[0]);
     }
-    let two = [vm("a", "pid = 1\nvm_fd = 5"), vm("b", "pid = 1\nvm_fd = 6")];
-    assert!(of_texts(&two).unwrap().report.findings().is_empty());
+    // Two virtual machines of one process; devices that each VMM has in a namespace of its own.
+    for two in [
+        [vm("a", "pid = 1\nvm_fd = 5"), vm("b", "pid = 1\nvm_fd = 6")],
+        ["a", "b"].map(|name| vm(name, &format!("unit = \"{name}\"\nlinks = [\"t\"]"))),
+    ] {
+        assert_eq!(of_texts(&two).unwrap().report.findings(), []);
+    }
 }
 
 #[test]

@@ -224,6 +224,10 @@ fn handles() {
             "f:6:8: error: `link`: `blue/` cannot be a device",
         ),
         (
+            "name = \"a\"\nlink = \"blue*/tap0\"",
+            "f:6:8: error: `link`: `blue*/tap0`: a * stands for text in DEV only",
+        ),
+        (
             "name = \"a-{}\"\ncmdline = \"x-*\"",
             "f:5:8: error: {} in a name is for `each = true`",
         ),
@@ -289,4 +293,8 @@ fn profiles() {
         ),
     ];
     each(&cases, vm);
+    let ports: Vec<String> = (40_000..40_200).map(|port| port.to_string()).collect();
+    let many = format!("profile = \"http\"\nports = [{}]", ports.join(", "));
+    let error = "f:6:9: error: `ports`: 200 ports are too many for a profile";
+    each(&[(&many, error)], vm);
 }
