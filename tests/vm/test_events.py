@@ -2,6 +2,7 @@
 """What wakes a VM and what lets it sleep besides requests and answers; each caused by a real guest."""
 
 import errno
+import threading
 import time
 from pathlib import Path
 
@@ -381,6 +382,34 @@ def test_subscribed_and_not_while_events_come(acting):
     count = scene.stats().wakes["interrupt"]
     scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
     scene.wait_wakes("interrupt", count + 1)
+
+
+def test_removed_while_somebody_subscribes_it(acting):
+    """Of a VM that comes and goes under a second caller, the last one that came hears of its interrupts."""
+    scene = acting(wake_on=abi.wake_on("request"))
+    wanting, over = scene.policy.but(wake_on=abi.wake_on("request", "interrupt")), threading.Event()
+
+    def subscribe():
+        while not over.is_set():
+            try:
+                scene.device.set(scene.id, wanting)
+            except OSError as error:
+                assert error.errno in (errno.ENOENT, errno.ESRCH)
+
+    subscribing = threading.Thread(target=subscribe)
+    subscribing.start()
+    try:
+        for _ in range(100):
+            scene.device.remove(scene.id)
+            scene.add(linger=1 * MS, max_sleep=LONG, wake_on=abi.wake_on("request", "interrupt"))
+    finally:
+        over.set()
+        subscribing.join()
+    scene.wait_sleepy()
+    scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
+    scene.wait_wakes("interrupt")
+    scene.device.remove(scene.id)
+    host.wait(lambda: "kvm_set_irq" not in kprobes(), "nothing is attached any more")
 
 
 @pytest.mark.parametrize("changes", [
