@@ -118,8 +118,8 @@ def smooth(part, limit=SMOOTH):
 def unbroken(part):
     """Whether there was no sleep in this part of a smooth record, and none between two samples.
 
-    Nobody can know how long a stream is going to pause: the module waits four times longer than it ever did, and 10 ms
-    at least (flows.rs). So each pause that it sleeps in is four times longer than the one before.
+    Nobody can know how long a stream is going to pause. The module learns it from the pauses so far (flows.rs), so that
+    it may sleep in a first long one, and a few times until it has learnt; not again and again.
     """
     part = part[1:]  # the state of the first may be from before its segment
     first, last = part[0], part[-1]
