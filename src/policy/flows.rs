@@ -175,8 +175,8 @@ pub struct Expired {
     pub lost: Removed,
     /// Requests whose answer is over.
     pub answered: u64,
-    /// The flow of one of them.
-    pub hash: Option<u32>,
+    /// The flow of one of them, and the time of its last packet.
+    pub last: Option<(u32, u64)>,
     /// When the next flow is due.
     pub due: Option<u64>,
 }
@@ -344,7 +344,8 @@ impl<W: Word> Flows<W> {
             if key & USED == 0 {
                 continue;
             }
-            let due = slot.seen.load().saturating_add(slot.hold(key, timeout));
+            let seen = slot.seen.load();
+            let due = seen.saturating_add(slot.hold(key, timeout));
             if due > now {
                 expired.due = Some(expired.due.map_or(due, |next| next.min(due)));
             } else if !slot.change(key, EMPTY) {
@@ -352,7 +353,7 @@ impl<W: Word> Flows<W> {
                 expired.due = Some(now);
             } else if key & ANSWERING != 0 {
                 expired.answered += 1;
-                expired.hash = Some(key as u32);
+                expired.last = Some((key as u32, seen));
             } else {
                 expired.lost.add(key);
             }

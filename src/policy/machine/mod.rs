@@ -104,8 +104,9 @@ pub struct Machine<W> {
     slept: W,
     /// A [`Cause`], or [`STIRRED`].
     cause: W,
-    /// Hash of the flow that was answered last.
+    /// Hash of the flow that was answered last, and the time of that answer's last segment.
     answered: W,
+    segment: W,
     /// How long a guest's timer may wait; 0 if none has fired.
     timer: W,
     /// Time of the last I/O of any kind, or of the last wake-up by something else than a packet.
@@ -127,6 +128,7 @@ impl<W: Word> Machine<W> {
             slept: W::new(now),
             cause: W::new(Cause::Rest as u64),
             answered: W::new(u64::MAX),
+            segment: W::new(0),
             timer: W::new(0),
             io: W::new(now),
             io_seen: W::new(0),
@@ -184,10 +186,9 @@ impl<W: Word> Machine<W> {
         now: u64,
         since: impl FnMut(u64),
     ) -> Packet {
-        let pause = now.saturating_sub(self.last.load());
         self.last.store(now);
         let Some(answered) = self.flows.answer(hash, more, now, since) else {
-            return self.goes_on(hash, pause, settings, now);
+            return self.goes_on(hash, settings, now);
         };
         if answered.ended == 0 {
             return Packet {
@@ -195,7 +196,7 @@ impl<W: Word> Machine<W> {
                 ..Packet::default()
             };
         }
-        self.answered.store(u64::from(hash));
+        self.answered(hash, now);
         let ended = Removed {
             requests: answered.ended,
             calls: 0,
@@ -205,9 +206,13 @@ impl<W: Word> Machine<W> {
 
     /// An answer without a request: the last one goes on, after a pause in which the VM may have fallen
     /// asleep.
-    fn goes_on(&self, hash: u32, pause: u64, settings: &Settings, now: u64) -> Packet {
-        let same = self.answered.load() == u64::from(hash);
-        if !same || pause <= settings.linger || pause > MAX_HOLD {
+    fn goes_on(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
+        if self.answered.load() != u64::from(hash) {
+            return Packet::default();
+        }
+        let pause = now.saturating_sub(self.segment.load());
+        self.segment.store(now);
+        if pause <= settings.linger || pause > MAX_HOLD {
             return Packet::default();
         }
         let change = state::update(&self.state, Event::Request, now);
@@ -220,6 +225,12 @@ impl<W: Word> Machine<W> {
             timer: Some(now.saturating_add(hold.unwrap_or(settings.linger))),
             ..Packet::default()
         }
+    }
+
+    /// A flow was answered, at this time.
+    fn answered(&self, hash: u32, at: u64) {
+        self.segment.store(at);
+        self.answered.store(u64::from(hash));
     }
 
     /// The VM asks somebody else.

@@ -60,8 +60,8 @@ impl<W: Word> Machine<W> {
             woke: None,
             next: now,
         };
-        if let Some(hash) = expired.hash {
-            self.answered.store(u64::from(hash));
+        if let Some((hash, at)) = expired.last {
+            self.answered(hash, at);
         }
         let done = lost + expired.answered;
         if done > 0 {

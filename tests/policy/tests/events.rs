@@ -143,6 +143,22 @@ fn an_answer_that_goes_on_wakes_and_holds() {
 }
 
 #[test]
+fn a_pause_is_learnt_from_its_first_moment() {
+    let mut vm = vm(&[Cause::Response]);
+    vm.request(7);
+    vm.segment(7, true);
+    vm.response(7);
+    vm.pass(MIN_HOLD + 2 * MS);
+    assert!(vm.state().sleepy(), "longer than it ever paused");
+    assert!(vm.response(7).change.is_some_and(|change| change.woke()));
+    for _ in 0..10 {
+        vm.pass(4 * (MIN_HOLD + MS));
+        assert!(!vm.state().sleepy());
+        vm.response(7);
+    }
+}
+
+#[test]
 fn unasked_packets_hold_nothing() {
     let mut vm = vm(&[Cause::Response]);
     vm.pass(MS);
