@@ -166,6 +166,8 @@ def scenes(device, tracer, vmm):
         one.tap(name)
         kvm_fd, tids = one.machine(code, vcpus, irqchip)
         made.append(scene.Scene(device, tracer, one, kvm_fd, tids, name, nice))
+        if code == "actor":
+            made[-1].guest.up()
         if add:
             made[-1].add(**policy)
         return made[-1]
