@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -23,6 +24,22 @@ def pytest_collection_modifyitems(config, items):
                  if (mark := item.get_closest_marker("flavour")) and host.FLAVOUR not in mark.args]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
+
+
+def pytest_runtest_protocol(item, nextitem):
+    """A test that fails when the emulator has crashed a guest is run again: that, and nothing else."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for left in reversed(range(3)):
+        kvm.crashed()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if not left or not host.EMULATED or not kvm.crashed() or all(report.passed for report in reports):
+            break
+        print(f"{item.nodeid}: the emulator has crashed its guest; once more", file=sys.stderr)
+        item._initrequest()
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ FLAVOUR = os.environ.get("SLEEPY_FLAVOUR", "base")
 DEBUG = FLAVOUR != "base"
 # How much longer things take than on the base kernel; for bounds only, never for what must be exact.
 SLOW = 4 if DEBUG else 1
+EMULATED = os.environ.get("SLEEPY_ACCEL") == "tcg"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 SYS_FINIT_MODULE, SYS_DELETE_MODULE, SYS_CLONE3, SYS_PIDFD_GETFD = 313, 176, 435, 438
