@@ -37,7 +37,7 @@ _crashed = mmap.mmap(-1, mmap.PAGESIZE)
 def crashed():
     """Whether a vCPU of an actor has crashed since the last call.
 
-    The emulator does that, once in some 200,000 exits: the guest goes on with registers of the host (its instruction
+    The emulator does that, once in some 600,000 exits: the guest goes on with registers of the host (its instruction
     pointer is behind kvm_amd's VMRUN).
     """
     seen, _crashed[0] = _crashed[0], 0
