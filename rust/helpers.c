@@ -6,6 +6,8 @@
 #include <linux/fs.h>
 #include <linux/if_arp.h>
 #include <linux/irq_work.h>
+#include <linux/kernfs.h>
+#include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/magic.h>
 #include <linux/math64.h>
@@ -18,6 +20,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <uapi/linux/sched/types.h>
 #include <linux/skbuff.h>
 #include <linux/task_work.h>
 #include <linux/tcp.h>
@@ -29,6 +32,9 @@
 
 static_assert(SLEEPY_NETDEV_UNREGISTER == NETDEV_UNREGISTER);
 static_assert(SLEEPY_PF_NETDEV == NFPROTO_NETDEV);
+
+/* What a guest's watchdogs, which count in seconds, should know of. */
+#define LONG_PARK_MS 100
 
 int sleepy_task_nice(const struct task_struct *task)
 {
@@ -69,6 +75,99 @@ int sleepy_task_work_add_current(struct callback_head *work)
 	if (current->flags & PF_KTHREAD)
 		return -ESRCH;
 	return task_work_add(current, work, TWA_RESUME);
+}
+
+/* The CPU that the thread has; -1 if none. */
+int sleepy_cpu_of(const struct task_struct *task)
+{
+	return READ_ONCE(task->on_cpu) ? task_cpu(task) : -1;
+}
+
+unsigned int sleepy_task_policy(const struct task_struct *task)
+{
+	return READ_ONCE(task->policy);
+}
+
+/* The rest of what sched_setattr() sets stays as it is. */
+int sleepy_task_set_policy(struct task_struct *task, unsigned int policy)
+{
+	struct sched_attr attr = {
+		.size = sizeof(attr),
+		.sched_policy = policy,
+		.sched_nice = task_nice(task),
+	};
+
+	if (READ_ONCE(task->se.custom_slice))
+		attr.sched_runtime = READ_ONCE(task->se.slice);
+	if (task->sched_reset_on_fork)
+		attr.sched_flags = SCHED_FLAG_RESET_ON_FORK;
+	return sched_setattr_nocheck(task, &attr);
+}
+
+struct kthread_worker *sleepy_worker_create(const char *name)
+{
+	struct kthread_worker *worker = kthread_run_worker(0, "%s", name);
+
+	if (!IS_ERR(worker))
+		sched_set_fifo_low(worker->task);
+	return worker;
+}
+
+void sleepy_init_kthread_work(struct kthread_work *work,
+			      void (*func)(struct kthread_work *work))
+{
+	kthread_init_work(work, func);
+}
+
+unsigned int sleepy_cgroup_version(const struct file *directory)
+{
+	if (!S_ISDIR(file_inode(directory)->i_mode))
+		return 0;
+	switch (directory->f_path.dentry->d_sb->s_magic) {
+	case CGROUP_SUPER_MAGIC:
+		return 1;
+	case CGROUP2_SUPER_MAGIC:
+		return 2;
+	default:
+		return 0;
+	}
+}
+
+/* A file in a directory, by its name alone. */
+struct file *sleepy_open_beside(const struct file *directory, const char *name)
+{
+	return file_open_root(&directory->f_path, name, O_RDWR | O_NOFOLLOW, 0);
+}
+
+u64 sleepy_file_inode(const struct file *file)
+{
+	return file_inode(file)->i_ino;
+}
+
+bool sleepy_same_file(const struct file *one, const struct file *other)
+{
+	return file_inode(one) == file_inode(other);
+}
+
+/* Whether a thread's CPU time is accounted to a group, or below it. */
+bool sleepy_cgroup_has(const struct file *directory, struct task_struct *task)
+{
+#ifdef CONFIG_CGROUP_SCHED
+	struct kernfs_node *node = file_inode(directory)->i_private;
+	struct cgroup *group;
+	bool has = false;
+
+	rcu_read_lock();
+	/* The group's node outlives the group, by the file's reference. */
+	group = rcu_dereference(*(struct cgroup __rcu **)&node->priv);
+	if (group)
+		has = cgroup_is_descendant(task_css(task, cpu_cgrp_id)->cgroup,
+					   group);
+	rcu_read_unlock();
+	return has;
+#else
+	return false;
+#endif
 }
 
 void sleepy_preempt_disable(void)
@@ -180,21 +279,111 @@ struct task_struct *sleepy_kvm_vcpu_task(struct kvm *kvm, unsigned int index,
 }
 
 /*
- * Whether this thread is inside KVM_RUN of that vCPU, and the guest has halted.
- * While KVM has the vCPU loaded in this thread, its own notifier is among the
- * thread's: only then is the address looked into.
+ * That vCPU, if this thread is inside KVM_RUN of it. While KVM has the vCPU
+ * loaded in this thread, its own notifier is among the thread's: only then is
+ * the address looked into.
  */
-bool sleepy_current_is_halted(unsigned long vcpu)
+static struct kvm_vcpu *loaded(unsigned long vcpu)
 {
-	const struct kvm_vcpu *v = (const struct kvm_vcpu *)vcpu;
 	const struct preempt_notifier *notifier;
 
 	hlist_for_each_entry(notifier, &current->preempt_notifiers, link) {
 		if ((unsigned long)notifier ==
 		    vcpu + offsetof(struct kvm_vcpu, preempt_notifier))
-			return READ_ONCE(v->stat.generic.blocking);
+			return (struct kvm_vcpu *)vcpu;
 	}
-	return false;
+	return NULL;
+}
+
+/* Whether this thread is inside KVM_RUN of that vCPU, and the guest has halted. */
+bool sleepy_current_is_halted(unsigned long vcpu)
+{
+	const struct kvm_vcpu *v = loaded(vcpu);
+
+	return v && READ_ONCE(v->stat.generic.blocking);
+}
+
+/* The guest's watchdogs count from now on, as after KVM_KVMCLOCK_CTRL. */
+static void forgive(struct kvm_vcpu *v)
+{
+	if (!v->arch.pv_time.active)
+		return;
+	v->arch.pvclock_set_guest_stopped_request = true;
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, v);
+}
+
+/* Whether there is an interrupt for the vCPU, other than its own timer's. */
+static bool has_event(struct kvm_vcpu *v)
+{
+	return kvm_test_request(KVM_REQ_EVENT, v) ||
+	       kvm_test_request(KVM_REQ_NMI, v) ||
+	       kvm_test_request(KVM_REQ_SMI, v);
+}
+
+/*
+ * Waits as KVM does for a vCPU that has halted: what would wake that wakes this.
+ * With @pending, only if there is no event for the vCPU already. Of many more
+ * requests, KVM has one or the other at any time, which can wait.
+ */
+unsigned int sleepy_kvm_park(unsigned long vcpu, u64 until, bool pending,
+			     unsigned int (*look)(void *data), void *data)
+{
+	struct kvm_vcpu *v = loaded(vcpu);
+	ktime_t expires = ns_to_ktime(until), began = ktime_get();
+	struct rcuwait *wait;
+	unsigned long switches;
+	unsigned int why;
+	int status = -EINTR;
+	bool woken = false, timer = false, event = false;
+
+	if (!v)
+		return SLEEPY_PARK_OUTSIDE;
+	wait = kvm_arch_vcpu_get_wait(v);
+	preempt_disable();
+	prepare_to_rcuwait(wait);
+	switches = current->nvcsw + current->nivcsw;
+	preempt_enable();
+	for (;; woken = true) {
+		set_current_state(TASK_INTERRUPTIBLE);
+		why = look(data);
+		if (why != SLEEPY_PARK_ON)
+			break;
+		why = SLEEPY_PARK_SIGNAL;
+		if (signal_pending(current))
+			break;
+		why = SLEEPY_PARK_OVER;
+		if (!status)
+			break;
+		/* A tick of the vCPU's timer makes this request, and no other. */
+		if (woken) {
+			if (!timer && kvm_test_request(KVM_REQ_UNBLOCK, v) &&
+			    (event || !has_event(v)))
+				why = SLEEPY_PARK_TICK;
+			else
+				why = SLEEPY_PARK_KICKED;
+			break;
+		}
+		timer = kvm_test_request(KVM_REQ_UNBLOCK, v);
+		event = has_event(v);
+		why = SLEEPY_PARK_PENDING;
+		if (pending && (timer || event))
+			break;
+		status = schedule_hrtimeout_range(&expires, 50 * NSEC_PER_USEC,
+						HRTIMER_MODE_ABS);
+	}
+	preempt_disable();
+	finish_rcuwait(wait);
+	/*
+	 * A vCPU that is scheduled in while it waits is loaded without AVIC,
+	 * which KVM catches up on where it ends such a wait itself.
+	 */
+	if (switches != current->nvcsw + current->nivcsw)
+		v->preempt_notifier.ops->sched_in(&v->preempt_notifier,
+						  smp_processor_id());
+	preempt_enable();
+	if (ktime_ms_delta(ktime_get(), began) >= LONG_PARK_MS)
+		forgive(v);
+	return why;
 }
 
 /* The module that a VM's or vCPU's file keeps loaded, or NULL if KVM is built in. */

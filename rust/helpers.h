@@ -27,6 +27,9 @@ struct tracepoint;
 int sleepy_task_nice(const struct task_struct *task);
 bool sleepy_task_on_rq(const struct task_struct *task);
 int sleepy_cpu_waited_for(const struct task_struct *task);
+int sleepy_cpu_of(const struct task_struct *task);
+unsigned int sleepy_task_policy(const struct task_struct *task);
+int sleepy_task_set_policy(struct task_struct *task, unsigned int policy);
 bool sleepy_current_is_runnable(void);
 bool sleepy_current_is_dead(void);
 bool sleepy_current_is_exiting(void);
@@ -39,6 +42,18 @@ u64 sleepy_process_start_ticks(const struct task_struct *task);
 struct task_struct *sleepy_live_thread(struct pid *pid);
 bool sleepy_task_has_mm(struct task_struct *task, const struct mm_struct *mm);
 
+/* Workers */
+struct kthread_worker *sleepy_worker_create(const char *name);
+void sleepy_init_kthread_work(struct kthread_work *work,
+			      void (*func)(struct kthread_work *work));
+
+/* Control groups */
+unsigned int sleepy_cgroup_version(const struct file *directory);
+struct file *sleepy_open_beside(const struct file *directory, const char *name);
+u64 sleepy_file_inode(const struct file *file);
+bool sleepy_same_file(const struct file *one, const struct file *other);
+bool sleepy_cgroup_has(const struct file *directory, struct task_struct *task);
+
 /* KVM */
 struct kvm *sleepy_kvm_of_file(const struct file *file);
 const struct mm_struct *sleepy_kvm_mm(const struct kvm *kvm);
@@ -46,6 +61,8 @@ unsigned int sleepy_kvm_vcpus(const struct kvm *kvm);
 struct task_struct *sleepy_kvm_vcpu_task(struct kvm *kvm, unsigned int index,
 					 unsigned long *vcpu);
 bool sleepy_current_is_halted(unsigned long vcpu);
+unsigned int sleepy_kvm_park(unsigned long vcpu, u64 until, bool pending,
+			     unsigned int (*look)(void *data), void *data);
 struct module *sleepy_kvm_module_get(const struct file *file);
 void sleepy_module_put(struct module *module);
 
@@ -92,6 +109,16 @@ static const unsigned int SLEEPY_TCP_FULL = 1 << 2; /* as long as can be */
 #define SLEEPY_RAISER_DEVICE 0
 #define SLEEPY_RAISER_TIMER 1
 #define SLEEPY_RAISER_STRANGER 2
+
+/* How a vCPU was parked; see the Rust side. */
+#define SLEEPY_PARK_OUTSIDE 0
+#define SLEEPY_PARK_STOPPED 1
+#define SLEEPY_PARK_PENDING 2
+#define SLEEPY_PARK_TICK 3
+#define SLEEPY_PARK_KICKED 4
+#define SLEEPY_PARK_SIGNAL 5
+#define SLEEPY_PARK_OVER 6
+#define SLEEPY_PARK_ON 7
 
 /* Places in KVM */
 #define SLEEPY_PROBE_IRQFD 0

@@ -8,7 +8,7 @@
 //! C header: [`include/linux/kvm_host.h`](srctree/include/linux/kvm_host.h)
 
 use super::{bindings as helpers, process::task_from_raw};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use kernel::{bindings, prelude::*, sync::aref::ARef, task::Task};
 
 /// Names a VM among those that exist at the same time.
@@ -158,4 +158,64 @@ pub(crate) fn current_is_halted(vcpu: VcpuId) -> bool {
     // SAFETY: In a notifier the list of notifiers of the current thread is stable. The helper looks into
     // the vCPU only if KVM has it loaded in this thread.
     unsafe { helpers::sleepy_current_is_halted(vcpu.0 as c_ulong) }
+}
+
+/// How a thread that was to be parked was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parked {
+    /// Not at all: it is not in `KVM_RUN` of that vCPU.
+    Outside,
+    /// Until `look` said so.
+    Stopped,
+    /// Not at all: there is an event for the vCPU.
+    Pending,
+    /// Until KVM woke it, for the vCPU's own timer.
+    Tick,
+    /// Until KVM woke it for something else.
+    Kicked,
+    /// Until there was a signal.
+    Signal,
+    /// Until its time was over.
+    Over,
+}
+
+/// Waits, in a task_work of a vCPU's thread, in place of entering its guest: as if that had halted, until `until`
+/// on the monotonic clock, or `look` says why. With `pending`, an event that waits for the vCPU already counts as one that
+/// comes.
+///
+/// Whoever makes `look` say something else wakes the thread after that.
+pub(crate) fn park<F: Fn() -> Option<Parked>>(
+    vcpu: VcpuId,
+    until: u64,
+    pending: bool,
+    look: &F,
+) -> Parked {
+    /// # Safety
+    ///
+    /// `data` must be a valid `F`.
+    unsafe extern "C" fn call<F: Fn() -> Option<Parked>>(data: *mut c_void) -> c_uint {
+        // SAFETY: By the safety requirement.
+        let look = unsafe { &*data.cast::<F>() };
+        match look() {
+            None => helpers::SLEEPY_PARK_ON,
+            Some(Parked::Kicked) => helpers::SLEEPY_PARK_KICKED,
+            Some(_) => helpers::SLEEPY_PARK_STOPPED,
+        }
+    }
+
+    let data = ptr::from_ref(look).cast_mut().cast();
+    // SAFETY: A task_work may sleep, and `look` is valid until this returns. The helper looks into the vCPU only if
+    // KVM has it loaded in this thread, which it has until the thread leaves `KVM_RUN`.
+    let why = unsafe {
+        helpers::sleepy_kvm_park(vcpu.0 as c_ulong, until, pending, Some(call::<F>), data)
+    };
+    match why {
+        helpers::SLEEPY_PARK_STOPPED => Parked::Stopped,
+        helpers::SLEEPY_PARK_PENDING => Parked::Pending,
+        helpers::SLEEPY_PARK_TICK => Parked::Tick,
+        helpers::SLEEPY_PARK_KICKED => Parked::Kicked,
+        helpers::SLEEPY_PARK_SIGNAL => Parked::Signal,
+        helpers::SLEEPY_PARK_OVER => Parked::Over,
+        _ => Parked::Outside,
+    }
 }

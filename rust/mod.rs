@@ -8,6 +8,7 @@
 pub(crate) mod bpf;
 pub(crate) mod bytes;
 pub(crate) mod capability;
+pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod cpus;
 pub(crate) mod global;
@@ -23,8 +24,9 @@ pub(crate) mod rcu_cell;
 pub(crate) mod rcu_map;
 pub(crate) mod sched;
 pub(crate) mod skb;
+pub(crate) mod task_work;
 pub(crate) mod timed;
-pub(crate) mod turn;
+pub(crate) mod worker;
 
 mod bindings {
     #![allow(

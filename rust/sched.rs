@@ -5,7 +5,7 @@
 //! C header: [`include/linux/sched.h`](srctree/include/linux/sched.h)
 
 use super::bindings as helpers;
-use kernel::{bindings, prelude::*, task::Task};
+use kernel::{bindings, error::to_result, prelude::*, task::Task};
 
 /// The thread's nice value, -20 to 19.
 pub(crate) fn nice(task: &Task) -> i32 {
@@ -23,6 +23,55 @@ pub(crate) fn runnable(task: &Task) -> bool {
 pub(crate) fn cpu_waited_for(task: &Task) -> Option<u32> {
     // SAFETY: The reference proves that the thread's descriptor is valid.
     u32::try_from(unsafe { helpers::sleepy_cpu_waited_for(task.as_ptr()) }).ok()
+}
+
+/// The CPU that the thread has, as it was a moment ago.
+pub(crate) fn cpu_of(task: &Task) -> Option<u32> {
+    // SAFETY: The reference proves that the thread's descriptor is valid.
+    u32::try_from(unsafe { helpers::sleepy_cpu_of(task.as_ptr()) }).ok()
+}
+
+/// A thread's scheduling policy, `SCHED_*` of sched(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy(u32);
+
+impl Policy {
+    /// `SCHED_IDLE`.
+    pub(crate) const IDLE: Self = Self(bindings::SCHED_IDLE);
+
+    /// Whether the fair scheduler is in charge: it is neither a real-time nor a deadline thread, nor a BPF scheduler's.
+    pub(crate) fn is_fair(self) -> bool {
+        matches!(
+            self.0,
+            bindings::SCHED_NORMAL | bindings::SCHED_BATCH | bindings::SCHED_IDLE
+        )
+    }
+
+    /// Its number.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// The thread's scheduling policy.
+pub(crate) fn policy(task: &Task) -> Policy {
+    // SAFETY: The reference proves that the thread's descriptor is valid.
+    Policy(unsafe { helpers::sleepy_task_policy(task.as_ptr()) })
+}
+
+/// Sets the thread's scheduling policy to that of a fair thread; its nice value and its slice stay. For process context.
+pub(crate) fn set_policy(task: &Task, policy: Policy) -> Result {
+    if !policy.is_fair() {
+        return Err(EINVAL);
+    }
+    // SAFETY: The reference proves that the thread's descriptor is valid; the caller is in process context.
+    to_result(unsafe { helpers::sleepy_task_set_policy(task.as_ptr(), policy.0) })
+}
+
+/// Gives up the current thread's turn, as sched_yield(2) does. For a task_work.
+pub(crate) fn give_up_turn() {
+    // SAFETY: The caller may sleep.
+    unsafe { bindings::yield_() };
 }
 
 /// Sets the thread's nice value; out of range is clamped.

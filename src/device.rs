@@ -3,10 +3,11 @@
 //! `/dev/sleepy`: decodes an ioctl, calls the registry.
 
 use crate::{
+    act::group::Group,
     registry::{Fault, Registry, Request, REGISTRY},
     rust::{
         capability::{capable, Capability},
-        kvm,
+        cgroup, kvm,
         periodic::Periodic,
         process::Process,
     },
@@ -91,6 +92,7 @@ impl MiscDevice for Device {
                 let vm = registry.get(stats.id)?;
                 vm.engine.touch();
                 vm.engine.stats.fill(&mut stats);
+                vm.engine.later.effect.fill(&mut stats.effect);
                 arg.write(&*stats)
             }
             uapi::IOC_VM_VCPUS => {
@@ -183,7 +185,15 @@ fn info(registry: &Registry) -> uapi::Info {
         max_rules: uapi::MAX_RULES,
         max_insns: uapi::MAX_INSNS,
         vms: registry.count(),
-        levers: 1 << uapi::LEVER_OBSERVE | 1 << uapi::LEVER_NICE,
+        levers: [
+            uapi::LEVER_OBSERVE,
+            uapi::LEVER_NICE,
+            uapi::LEVER_IDLE,
+            uapi::LEVER_GROUP,
+            uapi::LEVER_PARK,
+        ]
+        .iter()
+        .fold(0, |bits, lever| bits | 1 << lever),
         sleep_on,
         wake_on,
         reserved: [0; 4],
@@ -225,12 +235,12 @@ fn vm_add(registry: &Periodic<Registry>, arg: &Argument) -> Result {
 }
 
 fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
-    zero(add.reserved)?;
     let name = check_name(&add.name).map_err(Fault::at(uapi::FAULT_NAME))?;
     check_policy(&add.policy).map_err(Fault::at(uapi::FAULT_POLICY))?;
     let links =
         read_array(add.links, add.n_links, uapi::MAX_LINKS).map_err(Fault::at(uapi::FAULT_LINK))?;
     let rules = read_rules(add.rules, add.n_rules)?;
+    let group = group(add.policy.lever, add.group_fd)?;
     let handle = Fault::at(uapi::FAULT_HANDLE);
     let kvm = match add.vm_fd {
         -1 => None,
@@ -244,7 +254,21 @@ fn request(add: &uapi::VmAdd) -> Result<Request, Fault> {
         policy: add.policy,
         links,
         rules,
+        group,
     })
+}
+
+/// The control group that a lever needs.
+fn group(lever: u32, fd: i32) -> Result<Option<Group>, Fault> {
+    let at = Fault::at(uapi::FAULT_GROUP);
+    match (lever == uapi::LEVER_GROUP, fd) {
+        (false, -1) => Ok(None),
+        (true, fd) if fd != -1 => {
+            let files = cgroup::Group::from_fd(fd).map_err(&at)?;
+            Ok(Some(Group::new(files).map_err(at)?))
+        }
+        _ => Err(at(EINVAL)),
+    }
 }
 
 fn read_rules(address: u64, count: u32) -> Result<Rules, Fault> {
@@ -259,12 +283,11 @@ fn read_rules(address: u64, count: u32) -> Result<Rules, Fault> {
 
 fn vm_set(registry: &Registry, arg: &Argument) -> Result {
     let mut set: uapi::VmSet = arg.read()?;
-    zero(set.reserved)?;
     if set.flags == 0 || set.flags & !(uapi::SET_POLICY | uapi::SET_RULES) != 0 {
         return Err(EINVAL);
     }
     let vm = registry.get(set.id)?;
-    change(&vm, &set).or_else(|fault| {
+    change(registry, &vm, &set).or_else(|fault| {
         set.fault = fault.what;
         set.fault_index = fault.index;
         arg.write(&set)?;
@@ -272,7 +295,7 @@ fn vm_set(registry: &Registry, arg: &Argument) -> Result {
     })
 }
 
-fn change(vm: &Vm, set: &uapi::VmSet) -> Result<(), Fault> {
+fn change(registry: &Registry, vm: &Arc<Vm>, set: &uapi::VmSet) -> Result<(), Fault> {
     let rules = (set.flags & uapi::SET_RULES != 0)
         .then(|| read_rules(set.rules, set.n_rules))
         .transpose()?;
@@ -280,15 +303,11 @@ fn change(vm: &Vm, set: &uapi::VmSet) -> Result<(), Fault> {
     if let Some(policy) = policy {
         check_policy(policy).map_err(Fault::at(uapi::FAULT_POLICY))?;
     }
-    vm.set(policy, rules).map_err(|error| {
-        let of_policy = error == EOPNOTSUPP;
-        let what = if of_policy {
-            uapi::FAULT_POLICY
-        } else {
-            uapi::FAULT_NONE
-        };
-        Fault::at(what)(error)
-    })
+    let group = group(
+        policy.map_or(uapi::LEVER_OBSERVE, |policy| policy.lever),
+        set.group_fd,
+    )?;
+    registry.set(vm, policy, group, rules)
 }
 
 /// The rules are long: they are written one by one.
@@ -330,14 +349,30 @@ fn check_policy(policy: &uapi::Policy) -> Result {
     let times = [policy.linger, policy.timer_slack];
     let nice = -20..=19;
     let boosts = policy.flags & uapi::POLICY_BOOST != 0;
+    let park = uapi::MIN_TIMEOUT..=uapi::MAX_TIME;
+    let period = policy.boost_period;
     let fine = times.iter().all(|&time| time <= uapi::MAX_TIME)
         && floored
             .iter()
             .all(|time| (uapi::MIN_TIMEOUT..=uapi::MAX_TIME).contains(time))
         && policy.sleep_on & !uapi::SLEEP_EVENTS == 0
         && policy.wake_on & !uapi::WAKE_EVENTS == 0
-        && matches!(policy.lever, uapi::LEVER_OBSERVE | uapi::LEVER_NICE)
-        && policy.flags & !uapi::POLICY_BOOST == 0
+        && park.contains(&policy.park_max)
+        && (uapi::MIN_STIR..=policy.park_max).contains(&policy.stir_run)
+        && matches!(
+            policy.lever,
+            uapi::LEVER_OBSERVE
+                | uapi::LEVER_NICE
+                | uapi::LEVER_IDLE
+                | uapi::LEVER_GROUP
+                | uapi::LEVER_PARK
+        )
+        && (period == 0 || (boosts && park.contains(&period)))
+        && (period >> uapi::BOOST_SHIFT..=period).contains(&policy.boost_budget)
+        && !(boosts && policy.lever == uapi::LEVER_IDLE)
+        && policy.sleepy_weight <= uapi::MAX_WEIGHT
+        && policy.reserved == 0
+        && policy.flags & !(uapi::POLICY_BOOST | uapi::POLICY_AUTO) == 0
         && nice.contains(&policy.sleepy_nice)
         && nice.contains(&policy.boost_nice)
         && (boosts || policy.boost_nice == 0);

@@ -3,6 +3,7 @@
 //! Every VM, by id and by name.
 
 use crate::{
+    act::{group::Group, Lever},
     engine::Engine,
     rust::{
         global::Global,
@@ -10,6 +11,7 @@ use crate::{
         netdev::{DeviceId, Net, OnUnregister, Rtnl},
         periodic::{Periodic, Work},
         process::Process,
+        worker::Worker,
     },
     sense::{exit::Exits, packet::Rules},
     turns::Turns,
@@ -78,6 +80,8 @@ pub(crate) struct Request {
     pub(crate) links: KVec<uapi::Link>,
     /// Its rules.
     pub(crate) rules: Rules,
+    /// Its control group, if the lever needs it.
+    pub(crate) group: Option<Group>,
 }
 
 struct Inner {
@@ -88,6 +92,27 @@ struct Inner {
     last_id: u32,
     /// Removed VMs, some of whose threads have not run since.
     leaving: KVec<Arc<Vm>>,
+}
+
+impl Inner {
+    /// `EBUSY` if another VM than this has the group: of two who change its weight, none knows what to restore. Otherwise
+    /// what the kernel says if its weight cannot be changed.
+    fn check_group(&self, group: &Group, but: Option<&Arc<Vm>>) -> Result<(), Fault> {
+        let others = self.vms.values().filter(|&vm| {
+            let itself = but.is_some_and(|but| Arc::ptr_eq(but, vm));
+            !itself
+        });
+        for vm in others {
+            if vm.engine.later.has_group(group) {
+                return Err(Fault::at(uapi::FAULT_GROUP)(EBUSY));
+            }
+        }
+        // Its own is changed by others meanwhile.
+        if but.is_some_and(|vm| vm.engine.later.has_group(group)) {
+            return Ok(());
+        }
+        group.touch().map_err(Fault::at(uapi::FAULT_GROUP))
+    }
 }
 
 /// Every VM.
@@ -102,11 +127,16 @@ pub(crate) struct Registry {
     devices: Mutex<RBTree<DeviceId, Arc<Vm>>>,
     turns: Arc<Turns>,
     exits: Arc<Exits>,
+    worker: Arc<Worker>,
 }
 
 impl Registry {
     /// Without VMs.
-    pub(crate) fn new(turns: Arc<Turns>, exits: Arc<Exits>) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(
+        turns: Arc<Turns>,
+        exits: Arc<Exits>,
+        worker: Arc<Worker>,
+    ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             inner <- new_mutex!(Inner {
                 vms: RBTree::new(),
@@ -119,6 +149,7 @@ impl Registry {
             devices <- new_mutex!(RBTree::new()),
             turns,
             exits,
+            worker,
         })
     }
 
@@ -137,6 +168,30 @@ impl Registry {
         let inner = self.inner.lock();
         let cursor = inner.vms.cursor_lower_bound(&id).ok_or(ENOENT)?;
         Ok(cursor.current().1.clone())
+    }
+
+    /// Replaces a VM's policy with the control group that it needs, and its rules: see [`Vm::set`].
+    pub(crate) fn set(
+        &self,
+        vm: &Arc<Vm>,
+        policy: Option<&uapi::Policy>,
+        group: Option<Group>,
+        rules: Option<Rules>,
+    ) -> Result<(), Fault> {
+        // Held as long as somebody else could take the same group.
+        let inner = group.is_some().then(|| self.inner.lock());
+        if let (Some(inner), Some(group)) = (&inner, &group) {
+            inner.check_group(group, Some(vm))?;
+        }
+        vm.set(policy, group, rules).map_err(|error| {
+            let of_policy = error == EOPNOTSUPP;
+            let what = if of_policy {
+                uapi::FAULT_POLICY
+            } else {
+                uapi::FAULT_NONE
+            };
+            Fault::at(what)(error)
+        })
     }
 
     /// Adds a VM, wholly or not at all; returns its id.
@@ -171,8 +226,13 @@ impl Registry {
             start_time: request.start_time,
             kvm,
         };
-        let (turns, exits) = (this.turns.clone(), this.exits.clone());
-        let vm = Vm::new(identity, &request.policy, request.rules, turns, exits)?;
+        if let Some(group) = &request.group {
+            inner.check_group(group, None)?;
+        }
+        let host = (this.turns.clone(), this.exits.clone(), this.worker.clone());
+        let vm = Vm::new(identity, &request.policy, request.rules, host)?;
+        let lever = Lever::new(&request.policy);
+        vm.engine.later.set_lever(lever, request.group);
         let nodes = (
             RBTreeNode::new(id, vm.clone(), GFP_KERNEL)?,
             RBTreeNode::new(request.name, id, GFP_KERNEL)?,
@@ -181,7 +241,9 @@ impl Registry {
         let most = inner.count as usize + 1;
         inner.leaving.reserve(most, GFP_KERNEL)?;
         vm.watch().map_err(Fault::at(uapi::FAULT_POLICY))?;
-        this.add_links(&vm, &request.links)?;
+        // Packets may have come to those that were there for a moment.
+        this.add_links(&vm, &request.links)
+            .inspect_err(|_| vm.end())?;
         inner.vms.insert(nodes.0);
         inner.names.insert(nodes.1);
         inner.machines.insert(nodes.2);
@@ -241,7 +303,7 @@ impl Registry {
         inner.machines.remove(&vm.identity.kvm);
         inner.count -= 1;
         self.close(&vm, &Rtnl::lock());
-        vm.unwatch();
+        vm.end();
         if !vm.finished() {
             // Room was made when it was added.
             let _ = inner.leaving.push_within_capacity(vm.clone());

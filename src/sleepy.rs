@@ -33,7 +33,9 @@ mod vm;
 
 use device::Device;
 use registry::{Registry, REGISTRY};
-use rust::{global::Published, module_ref, netdev::UnregisterNotifier, periodic::Periodic};
+use rust::{
+    global::Published, module_ref, netdev::UnregisterNotifier, periodic::Periodic, worker::Worker,
+};
 use sense::exit::Exits;
 use turns::Turns;
 
@@ -71,7 +73,8 @@ impl kernel::InPlaceModule for Sleepy {
         pin_init::pin_init_scope(move || {
             let turns = Turns::new()?;
             let exits = Exits::new(turns.cpus.clone())?;
-            let registry = Registry::new(turns, exits);
+            let worker = Worker::new(c"sleepy")?;
+            let registry = Registry::new(turns, exits, worker);
             let registry = Arc::pin_init(Periodic::new(registry), GFP_KERNEL)?;
             Ok(try_pin_init!(Self {
                 _drain: Drain,

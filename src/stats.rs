@@ -44,6 +44,16 @@ fn values<const N: usize>(counters: &[Counter; N]) -> [u64; N] {
 pub(crate) struct Histogram([Counter; BUCKETS]);
 
 impl Histogram {
+    /// Without times.
+    pub(crate) fn new() -> Self {
+        Self(counters())
+    }
+
+    /// Writes it out.
+    pub(crate) fn fill(&self, out: &mut uapi::Histogram) {
+        out.buckets = values(&self.0);
+    }
+
     /// Counts a time, in nanoseconds.
     pub(crate) fn record(&self, time: u64) {
         self.0[bucket(time)].add(1);
@@ -84,8 +94,8 @@ impl Stats {
             sleeps: counters(),
             time: counters(),
             oncpu: counters(),
-            trigger: Histogram(counters()),
-            exec: Histogram(counters()),
+            trigger: Histogram::new(),
+            exec: Histogram::new(),
         }
     }
 
@@ -120,13 +130,7 @@ impl Stats {
         out.sleeps[..uapi::SLEEP_CAUSES].copy_from_slice(&values(&self.sleeps));
         out.time = values(&self.time);
         out.oncpu = values(&self.oncpu);
-        for (out, histogram) in [
-            (&mut out.trigger, &self.trigger),
-            (&mut out.exec, &self.exec),
-        ] {
-            for (out, counter) in out.buckets.iter_mut().zip(&histogram.0) {
-                *out = counter.get();
-            }
-        }
+        self.trigger.fill(&mut out.trigger);
+        self.exec.fill(&mut out.exec);
     }
 }

@@ -25,11 +25,11 @@
 //! | `ESTALE` | the process is not the one that started at `start_time` |
 //! | `ENODEV` | the process has no KVM virtual machine (`fault` is [`FAULT_HANDLE`]), or there is no such link ([`FAULT_LINK`]) |
 //! | `ENOTUNIQ` | the process has several virtual machines: pass `vm_fd` |
-//! | `EBADF` | `vm_fd` is not an open descriptor, or not a KVM virtual machine's; or `netns_fd` or `prog_fd` is not open |
+//! | `EBADF` | `vm_fd` is not an open descriptor, or not a KVM virtual machine's; `netns_fd` or `prog_fd` is not open; or `group_fd` is not, or no control group's |
 //! | `EXDEV` | `vm_fd` is a virtual machine of another process |
 //! | `EALREADY` | this virtual machine was added before, under another name |
-//! | `EBUSY` | the link belongs to another VM |
-//! | `EOPNOTSUPP` | the link has no Ethernet header; or the policy wants an event that this kernel does not show ([`FAULT_POLICY`], see [`Info::sleep_on`]) |
+//! | `EBUSY` | the link, or the control group, belongs to another VM |
+//! | `EOPNOTSUPP` | the link has no Ethernet header; the control group has no CPU weight ([`FAULT_GROUP`]); or the policy wants an event that this kernel does not show ([`FAULT_POLICY`], see [`Info::sleep_on`]) |
 //! | `E2BIG` | too many links or rules, or a rule's text is too long |
 //! | `ENOSPC` | too many VMs |
 //! | `ENOMEM` | out of memory |
@@ -55,13 +55,29 @@ pub const MAX_TIME: u64 = 3_600_000_000_000;
 /// The shortest `request_timeout`, `max_sleep`, `quiet` and `spin`, in nanoseconds: one millisecond.
 pub const MIN_TIMEOUT: u64 = 1_000_000;
 
+/// `boost_budget` is at least `boost_period` by two to the power of this: about a thousandth.
+pub const BOOST_SHIFT: u32 = 10;
+/// The most that `sleepy_weight` can be.
+pub const MAX_WEIGHT: u32 = 10000;
+/// The shortest `stir_run`, in nanoseconds.
+pub const MIN_STIR: u64 = 50_000;
+
 /// Lever: measure everything, change nothing.
 pub const LEVER_OBSERVE: u32 = 0;
 /// Lever: the nice value of the vCPU threads.
 pub const LEVER_NICE: u32 = 1;
+/// Lever: the vCPU threads of a sleepy VM have the policy `SCHED_IDLE`.
+pub const LEVER_IDLE: u32 = 2;
+/// Lever: the weight of the VM's control group, which is passed as `group_fd`.
+pub const LEVER_GROUP: u32 = 3;
+/// Lever: the vCPU threads of a sleepy VM wait in place of running, for [`Policy::park_max`] at most, or until KVM would
+/// wake a halted vCPU; then they run for [`Policy::stir_run`].
+pub const LEVER_PARK: u32 = 4;
 
-/// [`Policy::flags`]: while a request is in flight, the threads run at `boost_nice`.
+/// [`Policy::flags`]: while a request is in flight, the threads run at `boost_nice`. Not with [`LEVER_IDLE`].
 pub const POLICY_BOOST: u32 = 1 << 0;
+/// [`Policy::flags`]: for the caller's own use, read back as it is: the lever was chosen for the user.
+pub const POLICY_AUTO: u32 = 1 << 1;
 
 /// A packet that asks for something and puts its flow in flight. To the VM: wakes it. From the VM: it calls
 /// somebody else, and may sleep until the answer comes, whether it has one request in flight itself or none.
@@ -101,6 +117,8 @@ pub const FAULT_POLICY: u32 = 3;
 pub const FAULT_LINK: u32 = 4;
 /// The rule with the index `fault_index`.
 pub const FAULT_RULE: u32 = 5;
+/// The control group.
+pub const FAULT_GROUP: u32 = 6;
 
 /// How a VM sleeps and wakes.
 #[repr(C)]
@@ -119,9 +137,18 @@ pub struct Policy {
     pub spin: u64,
     /// For [`WAKE_TIMER`]: how long after a guest's timer the VM may stay sleepy.
     pub timer_slack: u64,
+    /// For [`LEVER_PARK`]: how long a vCPU thread waits at most. At least [`MIN_TIMEOUT`].
+    pub park_max: u64,
+    /// For [`LEVER_PARK`]: for how long it then runs. At least [`MIN_STIR`], at most `park_max`.
+    pub stir_run: u64,
+    /// With [`POLICY_BOOST`]: in each time this long, a VM is boosted for no longer than `boost_budget`; what it has had too
+    /// much is missing from the next ones. At least [`MIN_TIMEOUT`], or 0 for no limit.
+    pub boost_period: u64,
+    /// How long a VM may be boosted in each `boost_period`, at most that, and see [`BOOST_SHIFT`]. 0 without one.
+    pub boost_budget: u64,
     /// One of `LEVER_*`.
     pub lever: u32,
-    /// Nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own.
+    /// For [`LEVER_NICE`]: nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own.
     pub sleepy_nice: i32,
     /// Nice value while a request is in flight, with [`POLICY_BOOST`]; used if it is below a thread's own.
     /// Zero without.
@@ -133,6 +160,11 @@ pub struct Policy {
     /// What wakes it, besides rules of [`CLASS_WAKE`], `max_sleep`, and changes by the administrator: bits of
     /// [`WAKE_EVENTS`].
     pub wake_on: u32,
+    /// For [`LEVER_GROUP`]: weight of a sleepy VM's control group (`cpu.weight`, or `cpu.shares`), used if it is below the
+    /// group's own; or 0 for `cpu.idle`. At most [`MAX_WEIGHT`].
+    pub sleepy_weight: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// One rule: packets of `direction` that `insns` accepts are of `class`. The first rule that matches counts.
@@ -258,8 +290,9 @@ pub struct VmAdd {
     pub fault: u32,
     /// Out, after an error: the index of the link or rule.
     pub fault_index: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// With [`LEVER_GROUP`]: descriptor of the VM's control group, a directory of a cgroup file system. -1 without. It may
+    /// be closed afterwards.
+    pub group_fd: i32,
 }
 
 /// Argument of [`IOC_VM_REMOVE`].
@@ -295,9 +328,14 @@ pub struct VmSet {
     pub fault: u32,
     /// Out, after an error: the index of the rule.
     pub fault_index: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// As [`VmAdd::group_fd`], for the new policy.
+    pub group_fd: i32,
 }
+
+/// [`VmGet::flags_out`]: an administrator has changed the control group's weight meanwhile; it is left alone.
+pub const VM_GROUP_FOREIGN: u32 = 1 << 0;
+/// [`VmGet::flags_out`]: a vCPU thread is in another control group.
+pub const VM_GROUP_LEFT: u32 = 1 << 1;
 
 /// [`VmGet::flags`]: the VM with the lowest id that is `id` or above, to list them all.
 pub const GET_NEXT: u32 = 1 << 0;
@@ -332,6 +370,12 @@ pub struct VmGet {
     pub lost_links: u32,
     /// Out: requests of the VM itself in flight.
     pub calls: u32,
+    /// Out: inode of its control group's directory, with [`LEVER_GROUP`].
+    pub group: u64,
+    /// Out: `VM_*` bits.
+    pub flags_out: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// [`Vcpu::flags`]: the notifier is in place; on-CPU time is measured.
@@ -357,8 +401,8 @@ pub struct Vcpu {
     pub baseline: i32,
     /// `VCPU_*` bits.
     pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Scheduling policy now: `SCHED_*` of sched(7).
+    pub policy: u32,
     /// Time on a CPU since the notifier is in place.
     pub oncpu: u64,
     /// How often it lost its CPU while it could run.
@@ -369,6 +413,8 @@ pub struct Vcpu {
     pub blocked: u64,
     /// How often it gave up its turn on its CPU to a VM that is awake.
     pub yielded: u64,
+    /// How often it was parked.
+    pub parked: u64,
 }
 
 /// One link, as [`IOC_VM_LINKS`] writes it.
@@ -535,6 +581,8 @@ pub struct VmStats {
     pub trigger: Histogram,
     /// Out: from a request seen to its first response.
     pub exec: Histogram,
+    /// Out: from a wake-up to its effect, with [`LEVER_IDLE`] and [`LEVER_GROUP`]; the others have theirs at once.
+    pub effect: Histogram,
 }
 
 const TYPE: u32 = 0xB9;

@@ -3,6 +3,7 @@
 //! One VM: who it is, its vCPUs and its links.
 
 use crate::{
+    act::{group::Group, park::Seat},
     engine::{Config, Engine},
     rust::{
         kvm::{self, VcpuId, VmId},
@@ -12,7 +13,9 @@ use crate::{
         preempt_notifier::Attachment,
         process::{self, Process},
         rcu_cell::RcuCell,
+        sched,
         timed::Timed,
+        worker::Worker,
     },
     sense::{
         exit::{self, Exits, Watch},
@@ -85,11 +88,10 @@ impl Vm {
         identity: Identity,
         policy: &uapi::Policy,
         rules: Rules,
-        turns: Arc<Turns>,
-        exits: Arc<Exits>,
+        (turns, exits, worker): (Arc<Turns>, Arc<Exits>, Arc<Worker>),
     ) -> Result<Arc<Self>> {
         let config = KBox::new(Config::new(policy), GFP_KERNEL)?;
-        let engine = Engine::new(policy, config, turns);
+        let engine = Engine::new(policy, config, turns, worker)?;
         let engine = Arc::pin_init(Timed::new(engine), GFP_KERNEL)?;
         let rules = RcuCell::new(KBox::new(rules, GFP_KERNEL)?);
         let rules = Arc::new(rules, GFP_KERNEL)?;
@@ -134,7 +136,7 @@ impl Vm {
         drop(links.remove(index));
         drop(links);
         self.lost_links.add(1, Relaxed);
-        self.engine.hold();
+        Engine::hold(&self.engine);
     }
 
     /// Calls `f` for each link.
@@ -187,9 +189,10 @@ impl Vm {
         task: ARef<Task>,
     ) -> Result {
         vcpus.reserve(1, GFP_KERNEL)?;
-        let vcpu = Vcpu::new(self.engine.clone(), id, index)?;
+        let seat = Seat::new()?;
+        let vcpu = Vcpu::new(self.engine.clone(), id, index, seat.clone())?;
         let cpus = self.engine.turns.cpus.clone();
-        self.engine.add_thread(task.clone())?;
+        self.engine.add_thread(task.clone(), seat)?;
         match Attachment::attach(task.clone(), cpus, vcpu) {
             Ok(attachment) => Ok(vcpus.push(attachment, GFP_KERNEL)?),
             Err(error) => {
@@ -237,8 +240,10 @@ impl Vm {
         self.widen(watch, wanted)
     }
 
-    /// Listens no more, whatever is wanted from now on.
-    pub(crate) fn unwatch(&self) {
+    /// After [`close`](Self::close), without RTNL: what is left to restore, and listens no more, whatever is wanted from
+    /// now on.
+    pub(crate) fn end(&self) {
+        self.engine.later.close();
         let watch = self.policy.lock().watch.take();
         drop(watch);
     }
@@ -257,7 +262,12 @@ impl Vm {
     /// Replaces the policy, which has been checked, and the rules, each unless there is none: all or nothing. What a
     /// packet meets is the old rules or the new ones. `ENOMEM`, `ENOENT` for a VM that is being removed, and as
     /// [`watch`](Self::watch).
-    pub(crate) fn set(&self, policy: Option<&uapi::Policy>, rules: Option<Rules>) -> Result {
+    pub(crate) fn set(
+        &self,
+        policy: Option<&uapi::Policy>,
+        group: Option<Group>,
+        rules: Option<Rules>,
+    ) -> Result {
         let rules = rules
             .map(|rules| KBox::new(rules, GFP_KERNEL))
             .transpose()?;
@@ -267,7 +277,7 @@ impl Vm {
             let config = KBox::new(Config::new(policy), GFP_KERNEL)?;
             let wanted = exit::wanted(policy);
             self.widen(watch, wanted)?;
-            Engine::set_policy(&self.engine, policy, config);
+            Engine::set_policy(&self.engine, policy, config, group);
             watch.narrow(wanted);
             current.policy = *policy;
         }
@@ -311,6 +321,7 @@ impl Vm {
         out.n_links = self.links.lock().len() as u32;
         out.n_rules = self.rules.read(&rcu::read_lock()).len() as u32;
         out.lost_links = self.lost_links.load(Relaxed);
+        (out.group, out.flags_out) = self.engine.later.describe();
     }
 
     /// Calls `f` with each of its vCPUs.
@@ -325,16 +336,17 @@ impl Vm {
                 tid: process::tid(vcpu.task()),
                 nice: thread.nice,
                 baseline: thread.baseline,
+                policy: sched::policy(vcpu.task()).number(),
                 flags: flag(vcpu.attached(), uapi::VCPU_ATTACHED)
                     | flag(vcpu.on_cpu(), uapi::VCPU_ON_CPU)
                     | flag(thread.foreign, uapi::VCPU_FOREIGN)
                     | flag(thread.moved, uapi::VCPU_MOVED),
-                reserved: 0,
                 oncpu: vcpu.oncpu_time(),
                 preempted: vcpu.preempted.get(),
                 halted: vcpu.halted.get(),
                 blocked: vcpu.blocked.get(),
                 yielded: vcpu.yielded.get(),
+                parked: vcpu.pause.parked.get(),
             });
         }
     }

@@ -2,15 +2,26 @@
 
 //! Carries decisions out: takes weight from a VM's vCPU threads, and gives it back.
 
+pub(crate) mod group;
+mod idle;
+pub(crate) mod later;
 mod nice;
+pub(crate) mod park;
 
-use crate::{rust::sched, turns::Turns, uapi};
+use crate::{
+    policy::boost::{Boost, Limit},
+    rust::{sched, worker::Queued},
+    turns::Turns,
+    uapi,
+};
 use kernel::{
     prelude::*,
     sync::{aref::ARef, Arc},
     task::Task,
 };
+use later::Later;
 use nice::Nice;
+use park::{Parking, Seat};
 
 /// How much weight a VM's threads are to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,44 +34,73 @@ pub(crate) enum Level {
     Boost,
 }
 
+/// How weight is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Not at all.
+    Observe,
+    /// By nice values.
+    Nice,
+    /// By the policy `SCHED_IDLE`.
+    Idle,
+    /// By the control group, to this weight; 0 for an idle one.
+    Group(u32),
+    /// By waiting in place of running.
+    Park,
+}
+
 /// What is configured about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lever {
-    /// Nothing is changed.
-    Observe,
-    /// Nice values.
-    Nice {
-        /// While the VM is sleepy.
-        sleepy: i32,
-        /// While a request is in flight.
-        boost: Option<i32>,
-    },
+pub(crate) struct Lever {
+    kind: Kind,
+    /// Nice value while the VM is sleepy.
+    sleepy: i32,
+    /// Nice value while a request is in flight.
+    boost: Option<i32>,
+    limit: Limit,
 }
 
 impl Lever {
     /// The lever of a policy that has been checked.
     pub(crate) fn new(policy: &uapi::Policy) -> Self {
-        match policy.lever {
-            uapi::LEVER_NICE => Self::Nice {
-                sleepy: policy.sleepy_nice,
-                boost: (policy.flags & uapi::POLICY_BOOST != 0).then_some(policy.boost_nice),
+        let kind = match policy.lever {
+            uapi::LEVER_NICE => Kind::Nice,
+            uapi::LEVER_IDLE => Kind::Idle,
+            uapi::LEVER_GROUP => Kind::Group(policy.sleepy_weight),
+            uapi::LEVER_PARK => Kind::Park,
+            _ => Kind::Observe,
+        };
+        // A thread's policy and its nice value are changed together: by the worker, or by nobody else.
+        let boosts =
+            !matches!(kind, Kind::Observe | Kind::Idle) && policy.flags & uapi::POLICY_BOOST != 0;
+        Self {
+            kind,
+            sleepy: policy.sleepy_nice,
+            boost: boosts.then_some(policy.boost_nice),
+            limit: Limit {
+                budget: policy.boost_budget,
+                period: policy.boost_period,
             },
-            _ => Self::Observe,
         }
     }
 
     /// Whether [`Level::Boost`] differs from [`Level::Baseline`].
     pub(crate) fn boosts(&self) -> bool {
-        matches!(self, Self::Nice { boost: Some(_), .. })
+        self.boost.is_some()
     }
 
     /// The nice value for a thread at this level, given what it had before.
     fn nice(&self, level: Level, baseline: i32) -> i32 {
-        match (*self, level) {
-            (Self::Nice { sleepy, .. }, Level::Sleepy) => sleepy.max(baseline),
-            (Self::Nice { boost: Some(n), .. }, Level::Boost) => n.min(baseline),
+        match (level, self.boost) {
+            (Level::Sleepy, _) if self.kind == Kind::Nice => self.sleepy.max(baseline),
+            (Level::Boost, Some(boost)) => boost.min(baseline),
             _ => baseline,
         }
+    }
+
+    /// Whether some of it waits for process context.
+    fn is_later(&self) -> bool {
+        matches!(self.kind, Kind::Idle | Kind::Group(_))
     }
 }
 
@@ -80,6 +120,7 @@ pub(crate) struct ThreadState {
 struct Thread {
     task: ARef<Task>,
     nice: Nice,
+    seat: Arc<Seat>,
 }
 
 /// A VM's vCPU threads and the level they are at.
@@ -88,8 +129,11 @@ struct Thread {
 pub(crate) struct Act {
     lever: Lever,
     level: Level,
+    boost: Boost,
     threads: KVec<Thread>,
     turns: Arc<Turns>,
+    parking: Arc<Parking>,
+    later: Arc<Queued<Later>>,
     closed: bool,
 }
 
@@ -105,37 +149,84 @@ impl Room {
 
 impl Act {
     /// No threads, which are at the baseline.
-    pub(crate) fn new(lever: Lever, turns: Arc<Turns>) -> Self {
+    pub(crate) fn new(
+        lever: Lever,
+        turns: Arc<Turns>,
+        parking: Arc<Parking>,
+        later: Arc<Queued<Later>>,
+    ) -> Self {
         Self {
             lever,
             level: Level::Baseline,
+            boost: Boost::default(),
             threads: KVec::new(),
             turns,
+            parking,
+            later,
             closed: false,
         }
     }
 
-    /// Brings every thread to `level`. On return each has the weight it shall have.
-    pub(crate) fn set_level(&mut self, level: Level) {
-        if self.level == level || self.closed {
-            return;
+    /// Brings every thread to `level`, or below a boost that is spent. On return each has the weight it shall have.
+    /// Returns when to call it again at the latest.
+    pub(crate) fn set_level(&mut self, level: Level, now: u64) -> Option<u64> {
+        let wanted = level == Level::Boost && self.lever.boosts();
+        let (boosted, again) = self.boost.set(wanted, &self.lever.limit, now);
+        let level = match level {
+            Level::Boost if !boosted => Level::Baseline,
+            level => level,
+        };
+        if self.level != level && !self.closed {
+            self.level = level;
+            self.move_threads();
         }
-        self.level = level;
-        self.move_threads();
+        again
+    }
+
+    /// Whether the threads shall be parked.
+    fn parks(&self) -> bool {
+        self.lever.kind == Kind::Park && self.level == Level::Sleepy && !self.closed
+    }
+
+    /// Has those that are parked look whether they still shall be.
+    pub(crate) fn unpark(&self) {
+        for thread in self.threads.iter().filter(|t| t.seat.is_taken()) {
+            thread.task.wake_up();
+        }
+    }
+
+    /// Has those that have a CPU look whether they shall be parked.
+    pub(crate) fn look(&self) {
+        for cpu in self.threads.iter().filter_map(|t| sched::cpu_of(&t.task)) {
+            self.turns.cpus.call(cpu);
+        }
     }
 
     /// Whether threads have less weight than they had before we came.
     pub(crate) fn lowered(&self) -> bool {
-        let lowers = self.lever != Lever::Observe;
+        let lowers = self.lever.kind != Kind::Observe;
         lowers && self.level == Level::Sleepy && !self.closed
     }
 
     fn move_threads(&mut self) {
+        let parks = self.parks();
+        if !parks {
+            self.parking.end();
+        }
         for thread in &mut self.threads {
             let (lever, level) = (self.lever, self.level);
             thread.nice.set(&thread.task, &self.turns, |baseline| {
                 lever.nice(level, baseline)
             });
+        }
+        if parks {
+            self.parking.begin();
+            self.look();
+        } else {
+            self.unpark();
+        }
+        if self.lever.is_later() {
+            Later::want(&self.later, self.level == Level::Sleepy);
         }
     }
 
@@ -154,11 +245,13 @@ impl Act {
     }
 
     fn restore(&mut self) {
+        self.parking.end();
         for thread in &mut self.threads {
             thread
                 .nice
                 .set(&thread.task, &self.turns, |baseline| baseline);
         }
+        self.unpark();
     }
 
     /// Restores every thread, and does nothing any more.
@@ -179,10 +272,11 @@ impl Act {
 
     /// Takes a thread on, and brings it to the level of the others. `room` must be for one thread more than
     /// there are; what is returned is to be dropped outside of the lock.
-    pub(crate) fn add(&mut self, task: ARef<Task>, mut room: Room) -> Room {
+    pub(crate) fn add(&mut self, task: ARef<Task>, seat: Arc<Seat>, mut room: Room) -> Room {
         let mut thread = Thread {
             nice: Nice::new(&task),
             task,
+            seat,
         };
         if !self.closed {
             let (lever, level) = (self.lever, self.level);

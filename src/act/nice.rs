@@ -29,7 +29,9 @@ impl Nice {
     /// Sets it to what `target` makes of the baseline.
     pub(super) fn set(&mut self, task: &Task, turns: &Turns, target: impl FnOnce(i32) -> i32) {
         let now = sched::nice(task);
-        if self.foreign {
+        // The nice value of a real-time thread is only kept for later: what we have set goes, and that is all.
+        let is_fair = sched::policy(task).is_fair();
+        if self.foreign || (!is_fair && self.set.is_none()) {
             return;
         }
         match self.set {

@@ -18,10 +18,10 @@ impl Engine {
     /// context.
     pub(crate) fn wake(this: &Timed<Self>, cause: usize) {
         if this.woken(cause, now()) {
-            this.apply();
+            Self::apply(this);
             Self::start(this);
         } else {
-            this.settle();
+            Self::settle(this);
         }
     }
 
@@ -54,7 +54,7 @@ impl Engine {
             this.stats.sleeps[cause].add(1);
             this.set(now.saturating_add(this.config().settings.max_sleep));
         }
-        this.follow(&change);
+        Self::follow(this, &change);
     }
 
     /// A packet to the VM that no rule ignores; `asks` if it is one of a flow, and so has a say of its own.
@@ -64,6 +64,18 @@ impl Engine {
         let told = asks && config.wakes(uapi::WAKE_REQUEST);
         if config.wakes(uapi::WAKE_PACKET) && !told {
             Self::wake(this, uapi::WAKE_PACKET);
+        } else if !told {
+            this.knock();
+        }
+    }
+
+    /// A packet is about to come to the guest. If that is parked, perhaps while it took packets, no interrupt tells it. In
+    /// softirq or process context.
+    pub(crate) fn knock(&self) {
+        if self.parking.on() && self.parking.minds_knock(now(), self.config().stir_run) {
+            let act = self.act.lock();
+            self.parking.knock();
+            act.unpark();
         }
     }
 

@@ -4,9 +4,15 @@
 
 mod events;
 mod packets;
+pub(crate) mod pause;
 
 use crate::{
-    act::{Act, Level, Lever, Room, ThreadState},
+    act::{
+        group::Group,
+        later::Later,
+        park::{Parking, Seat},
+        Act, Level, Lever, Room, ThreadState,
+    },
     policy::{
         machine::{Machine, Settings, Threads, Woke},
         state::{Change, Event, State},
@@ -15,6 +21,7 @@ use crate::{
     rust::{
         rcu_cell::RcuCell,
         timed::{Expire, Timed},
+        worker::{Queued, Worker},
     },
     stats::Stats,
     turns::Turns,
@@ -65,6 +72,8 @@ pub(crate) struct Config {
     /// Bits of [`uapi::WAKE_EVENTS`].
     wake_on: u32,
     boosts: bool,
+    park_max: u64,
+    stir_run: u64,
 }
 
 impl Config {
@@ -82,6 +91,8 @@ impl Config {
             },
             wake_on: policy.wake_on,
             boosts: Lever::new(policy).boosts(),
+            park_max: policy.park_max,
+            stir_run: policy.stir_run,
         }
     }
 
@@ -118,6 +129,10 @@ pub(crate) struct Engine {
     lowered: Atomic<bool>,
     /// Who goes first.
     pub(crate) turns: Arc<Turns>,
+    /// Whether the threads are to be parked.
+    parking: Arc<Parking>,
+    /// What a worker does.
+    pub(crate) later: Arc<Queued<Later>>,
     /// Taken with interrupts off, by everything but notifiers and probes. Under it, whoever has changed the state
     /// makes the threads be as the state *now* says: so the last one to come is right, in whatever order
     /// they come. Runqueue locks nest inside.
@@ -131,9 +146,12 @@ impl Engine {
         policy: &uapi::Policy,
         config: KBox<Config>,
         turns: Arc<Turns>,
-    ) -> impl PinInit<Self> {
+        worker: Arc<Worker>,
+    ) -> Result<impl PinInit<Self>> {
         let lever = Lever::new(policy);
-        pin_init!(Self {
+        let parking = Parking::new()?;
+        let later = Later::new(worker, turns.clone())?;
+        Ok(pin_init!(Self {
             machine: Machine::new(now()),
             stats: Stats::new(),
             trigger: Atomic::new(0),
@@ -141,9 +159,18 @@ impl Engine {
             vcpus: Atomic::new(0),
             hints: Atomic::new(0),
             lowered: Atomic::new(false),
-            act <- new_spinlock_irq!(Act::new(lever, turns.clone())),
+            act <- new_spinlock_irq!(Act::new(lever, turns.clone(), parking.clone(), later.clone())),
             turns,
-        })
+            parking,
+            later,
+        }))
+    }
+
+    /// Lets the threads that are parked run for `run` nanoseconds.
+    fn stir(&self, run: u64) {
+        let act = self.act.lock();
+        self.parking.stir(run);
+        act.unpark();
     }
 
     fn config(&self) -> Config {
@@ -156,12 +183,12 @@ impl Engine {
     }
 
     /// Makes the threads be as the state says, if a change asks for it.
-    fn follow(&self, change: &Change) {
-        self.stats.account(change);
+    fn follow(this: &Timed<Self>, change: &Change) {
+        this.stats.account(change);
         let (before, after) = (change.before, change.after);
-        let boost_edge = before.phase() != after.phase() && self.config().boosts;
+        let boost_edge = before.phase() != after.phase() && this.config().boosts;
         if before.sleepy() != after.sleepy() || boost_edge {
-            self.apply();
+            Self::apply(this);
         }
     }
 
@@ -176,15 +203,18 @@ impl Engine {
         }
     }
 
-    fn apply(&self) {
-        self.act(|act| act.set_level(self.level()));
+    fn apply(this: &Timed<Self>) {
+        if let Some(again) = this.act(|act| act.set_level(this.level(), now())) {
+            this.set(again);
+        }
     }
 
-    fn act(&self, f: impl FnOnce(&mut Act)) {
+    fn act<R>(&self, f: impl FnOnce(&mut Act) -> R) -> R {
         let mut act = self.act.lock();
         self.lowered.xchg(true, Full);
-        f(&mut act);
+        let result = f(&mut act);
         self.lowered.store(act.lowered(), Release);
+        result
     }
 
     /// Whether the threads have less than their weight.
@@ -241,12 +271,12 @@ impl Engine {
     }
 
     /// Keeps the VM awake from now on.
-    pub(crate) fn hold(&self) {
-        let change = self.machine.update(Event::Hold, now());
+    pub(crate) fn hold(this: &Timed<Self>) {
+        let change = this.machine.update(Event::Hold, now());
         if change.woke() {
-            self.stats.wakes[uapi::WAKE_ADMIN].add(1);
+            this.stats.wakes[uapi::WAKE_ADMIN].add(1);
         }
-        self.follow(&change);
+        Self::follow(this, &change);
     }
 
     /// Brings the accounts up to now.
@@ -256,16 +286,22 @@ impl Engine {
     }
 
     /// Replaces the policy, which has been checked. The VM is awake for `linger` at least.
-    pub(crate) fn set_policy(this: &Timed<Self>, policy: &uapi::Policy, config: KBox<Config>) {
+    pub(crate) fn set_policy(
+        this: &Timed<Self>,
+        policy: &uapi::Policy,
+        config: KBox<Config>,
+        group: Option<Group>,
+    ) {
         drop(this.config.replace(config));
         let lever = Lever::new(policy);
         let change = this.machine.update(Event::Wake, now());
         if change.woke() {
             this.stats.wakes[uapi::WAKE_ADMIN].add(1);
         }
-        this.follow(&change);
+        Self::follow(this, &change);
         this.act(|act| act.set_lever(lever));
-        this.apply();
+        this.later.set_lever(lever, group);
+        Self::apply(this);
         Self::start(this);
     }
 
@@ -282,10 +318,11 @@ impl Engine {
     }
 
     /// Takes a vCPU thread on. Callers are serialised by the owner.
-    pub(crate) fn add_thread(&self, task: ARef<Task>) -> Result {
+    pub(crate) fn add_thread(&self, task: ARef<Task>, seat: Arc<Seat>) -> Result {
         let threads = self.act.lock().threads();
         let room = Room::new(threads + 1)?;
-        let old = self.act.lock().add(task, room);
+        self.later.add(task.clone())?;
+        let old = self.act.lock().add(task, seat, room);
         drop(old);
         Ok(())
     }
@@ -294,18 +331,26 @@ impl Engine {
     pub(crate) fn remove_thread(&self, task: &Task) {
         let removed = self.act.lock().remove(task);
         drop(removed);
+        self.later.remove(task);
     }
 
     /// How a vCPU thread is.
     pub(crate) fn thread_state(&self, task: &Task) -> Option<ThreadState> {
-        self.act.lock().state(task)
+        let state = self.act.lock().state(task)?;
+        let (moved, foreign) = self.later.thread(task);
+        Some(ThreadState {
+            moved: state.moved || moved,
+            foreign: state.foreign || foreign,
+            ..state
+        })
     }
 }
 
 impl Expire for Engine {
     fn expire(this: &Timed<Self>) {
         let now = now();
-        let settings = this.config().settings;
+        let config = this.config();
+        let settings = config.settings;
         // Only what is on a CPU now has time that is not booked yet.
         this.touch();
         let threads = this.threads();
@@ -323,13 +368,19 @@ impl Expire for Engine {
             this.stats.sleeps[cause as usize].add(1);
         }
         for change in tick.changes.iter().flatten() {
-            this.follow(change);
+            Self::follow(this, change);
         }
         this.set(tick.next);
+        if config.boosts {
+            Self::apply(this);
+        }
+        if this.parking.on() {
+            this.act.lock().look();
+        }
     }
 
     fn poked(this: &Timed<Self>) {
-        this.apply();
+        Self::apply(this);
         if this.state().sleepy() {
             // A timer of the guest has fired: the machine knows how long that may wait.
             this.set(now());

@@ -87,19 +87,19 @@ impl Engine {
             if change.woke() {
                 this.stats.wakes[cause].add(1);
             }
-            this.follow(change);
+            Self::follow(this, change);
         }
-        this.settle();
+        Self::settle(this);
         if let Some(at) = packet.timer {
             this.set(at);
         }
     }
 
     /// Somebody else may be at it, having seen the state before this event: not before that is done.
-    pub(super) fn settle(&self) {
+    pub(super) fn settle(this: &Timed<Self>) {
         smp_mb(Full);
-        if self.lowered.load(Relaxed) && !self.state().sleepy() {
-            self.apply();
+        if this.lowered.load(Relaxed) && !this.state().sleepy() {
+            Self::apply(this);
         }
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! All times are nanoseconds of a monotonic clock that the caller reads.
 
+pub mod boost;
 pub mod flows;
 pub mod histogram;
 pub mod idle;

@@ -180,6 +180,9 @@ impl PacketHook for LinkHook {
         let bit = if to_vm { uapi::TO_VM } else { uapi::FROM_VM };
         let class = self.rules.read(&rcu::read_lock()).classify(packet, bit);
         if class == Some(Class::Ignore) {
+            if to_vm {
+                engine.knock();
+            }
             return;
         }
         if to_vm && !matches!(class, Some(Class::Wake | Class::Sleep)) {

@@ -3,12 +3,13 @@
 //! vCPU threads that get and lose their CPU.
 
 use crate::{
-    engine::{now, Engine},
+    act::park::Seat,
+    engine::{now, pause::Pause, Engine},
     rust::{
         kvm::{self, VcpuId},
         preempt_notifier::{Leave, Observer},
+        task_work::TaskWork,
         timed::Timed,
-        turn::Turn,
     },
     stats::Counter,
 };
@@ -29,10 +30,6 @@ pub(crate) struct Vcpu {
     pub(crate) id: VcpuId,
     /// Its number.
     pub(crate) index: u32,
-    /// Since when it is on a CPU; 0 if it is not.
-    since: Atomic<u64>,
-    /// Nanoseconds on a CPU, until it last left one.
-    oncpu: Counter,
     /// How often it lost its CPU while it could run.
     pub(crate) preempted: Counter,
     /// How often it left its CPU because the guest had halted.
@@ -41,50 +38,57 @@ pub(crate) struct Vcpu {
     pub(crate) blocked: Counter,
     /// How often it gave up its turn to a VM that is awake.
     pub(crate) yielded: Counter,
-    turn: Arc<Turn>,
+    /// What it does before it enters its guest.
+    pub(crate) pause: Arc<TaskWork<Pause>>,
     /// It has been on a CPU since it is watched.
     watched: Atomic<bool>,
     /// It has left its CPU because the guest had halted, and has not had one since.
     idle: Atomic<bool>,
-    /// It gives this turn up.
-    giving: Atomic<bool>,
     /// It has given the last one up.
     gave: Atomic<bool>,
 }
 
 impl Vcpu {
     /// Not on a CPU yet.
-    pub(crate) fn new(engine: Arc<Timed<Engine>>, id: VcpuId, index: u32) -> Result<Self> {
+    pub(crate) fn new(
+        engine: Arc<Timed<Engine>>,
+        id: VcpuId,
+        index: u32,
+        seat: Arc<Seat>,
+    ) -> Result<Self> {
         Ok(Self {
+            pause: TaskWork::new(Pause::new(engine.clone(), id, seat))?,
             engine,
             id,
             index,
-            since: Atomic::new(0),
-            oncpu: Counter::new(),
             preempted: Counter::new(),
             halted: Counter::new(),
             blocked: Counter::new(),
             yielded: Counter::new(),
-            turn: Turn::new()?,
             watched: Atomic::new(false),
             idle: Atomic::new(false),
-            giving: Atomic::new(false),
             gave: Atomic::new(false),
         })
     }
 
     /// Gives way to an awake thread that waits for this CPU, if it is sleepy and its last turn was whole.
     fn give_way(&self, cpu: CpuId, now: u64) {
-        let may = self.engine.lowered() && !self.gave.load(Relaxed) && !self.giving.load(Relaxed);
+        let may = self.engine.lowered() && !self.gave.load(Relaxed) && !self.pause.gives();
         if may && self.engine.turns.wanted(cpu.as_u32(), now) {
-            self.giving.store(true, Relaxed);
-            Turn::give_up(&self.turn);
+            self.pause.give(true);
+            TaskWork::queue(&self.pause);
+        }
+    }
+
+    /// Has itself parked, if it shall be.
+    fn park(&self, now: u64) {
+        if self.pause.is_due(now) {
+            TaskWork::queue(&self.pause);
         }
     }
 
     fn end_turn(&self) {
-        self.turn.over();
-        let gave = self.giving.xchg(false, Relaxed);
+        let gave = self.pause.give(false);
         self.gave.store(gave, Relaxed);
         if gave {
             self.yielded.add(1);
@@ -93,25 +97,19 @@ impl Vcpu {
 
     /// Whether it is on a CPU.
     pub(crate) fn on_cpu(&self) -> bool {
-        self.since.load(Relaxed) != 0
+        self.pause.since().is_some()
     }
 
     /// Nanoseconds on a CPU, until now.
     pub(crate) fn oncpu_time(&self) -> u64 {
-        let since = self.since.load(Relaxed);
-        let running = if since == 0 {
-            0
-        } else {
-            now().saturating_sub(since)
-        };
-        self.oncpu.get() + running
+        self.pause.oncpu(now())
     }
 }
 
 impl Observer for Vcpu {
     fn sched_in(&self, cpu: CpuId) {
         let now = now();
-        self.since.store(now.max(1), Relaxed);
+        self.pause.run_in(now);
         if !self.watched.load(Relaxed) {
             self.watched.store(true, Relaxed);
             self.engine.watched();
@@ -119,23 +117,26 @@ impl Observer for Vcpu {
         if self.idle.load(Relaxed) {
             self.idle.store(false, Relaxed);
             self.engine.unhalted(now);
+            self.pause.unhalted(now);
         }
         self.engine.run_in(now);
         if self.engine.lowered() {
             self.give_way(cpu, now);
+            self.park(now);
         } else {
             self.engine.turns.served(cpu.as_u32());
         }
     }
 
     fn called(&self) {
-        self.give_way(CpuId::current(), now());
+        let now = now();
+        self.give_way(CpuId::current(), now);
+        self.park(now);
     }
 
     fn sched_out(&self, leave: Leave) {
         let now = now();
-        let since = self.since.xchg(0, Relaxed);
-        self.oncpu.add(now.saturating_sub(since));
+        self.pause.run_out(now);
         self.engine.run_out(now);
         self.end_turn();
         match leave {
@@ -145,6 +146,7 @@ impl Observer for Vcpu {
                 self.idle.store(true, Relaxed);
                 self.engine.halted(now);
             }
+            Leave::Blocked if self.pause.blocks() => {}
             Leave::Blocked => self.blocked.add(1),
             Leave::Dead | Leave::Unwatched => {
                 self.watched.store(false, Relaxed);

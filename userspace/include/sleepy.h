@@ -23,13 +23,14 @@
  * ENODEV    the process has no KVM virtual machine (fault is SLEEPY_FAULT_HANDLE), or there is no
  *           such link (SLEEPY_FAULT_LINK)
  * ENOTUNIQ  the process has several virtual machines: pass vm_fd
- * EBADF     vm_fd is not an open descriptor, or not a KVM virtual machine's; or netns_fd or prog_fd
- *           is not open
+ * EBADF     vm_fd is not an open descriptor, or not a KVM virtual machine's; netns_fd or prog_fd is
+ *           not open; or group_fd is not, or no control group's
  * EXDEV     vm_fd is a virtual machine of another process
  * EALREADY  this virtual machine was added before, under another name
- * EBUSY     the link belongs to another VM
- * EOPNOTSUPP the link has no Ethernet header; or the policy wants an event that this kernel does
- *           not show (SLEEPY_FAULT_POLICY, see sleepy_info.sleep_on)
+ * EBUSY     the link, or the control group, belongs to another VM
+ * EOPNOTSUPP the link has no Ethernet header; the control group has no CPU weight
+ *           (SLEEPY_FAULT_GROUP); or the policy wants an event that this kernel does not show
+ *           (SLEEPY_FAULT_POLICY, see sleepy_info.sleep_on)
  * E2BIG     too many links or rules, or a rule's text is too long
  * ENOSPC    too many VMs
  * ENOMEM    out of memory
@@ -70,14 +71,44 @@
 /* The shortest request_timeout, max_sleep, quiet and spin, in nanoseconds: one millisecond. */
 #define SLEEPY_MIN_TIMEOUT 1000000
 
+/* boost_budget is at least boost_period by two to the power of this: about a thousandth. */
+#define SLEEPY_BOOST_SHIFT 10
+
+/* The most that sleepy_weight can be. */
+#define SLEEPY_MAX_WEIGHT 10000
+
+/* The shortest stir_run, in nanoseconds. */
+#define SLEEPY_MIN_STIR 50000
+
 /* Lever: measure everything, change nothing. */
 #define SLEEPY_LEVER_OBSERVE 0
 
 /* Lever: the nice value of the vCPU threads. */
 #define SLEEPY_LEVER_NICE 1
 
-/* sleepy_policy.flags: while a request is in flight, the threads run at boost_nice. */
+/* Lever: the vCPU threads of a sleepy VM have the policy SCHED_IDLE. */
+#define SLEEPY_LEVER_IDLE 2
+
+/* Lever: the weight of the VM's control group, which is passed as group_fd. */
+#define SLEEPY_LEVER_GROUP 3
+
+/*
+ * Lever: the vCPU threads of a sleepy VM wait in place of running, for sleepy_policy.park_max at
+ * most, or until KVM would wake a halted vCPU; then they run for sleepy_policy.stir_run.
+ */
+#define SLEEPY_LEVER_PARK 4
+
+/*
+ * sleepy_policy.flags: while a request is in flight, the threads run at boost_nice. Not with
+ * SLEEPY_LEVER_IDLE.
+ */
 #define SLEEPY_POLICY_BOOST (1 << 0)
+
+/*
+ * sleepy_policy.flags: for the caller's own use, read back as it is: the lever was chosen for the
+ * user.
+ */
+#define SLEEPY_POLICY_AUTO (1 << 1)
 
 /*
  * A packet that asks for something and puts its flow in flight. To the VM: wakes it. From the VM:
@@ -137,11 +168,23 @@
 /* The rule with the index fault_index. */
 #define SLEEPY_FAULT_RULE 5
 
+/* The control group. */
+#define SLEEPY_FAULT_GROUP 6
+
 /* sleepy_vm_set.flags: the policy. */
 #define SLEEPY_SET_POLICY (1 << 0)
 
 /* sleepy_vm_set.flags: the rules. */
 #define SLEEPY_SET_RULES (1 << 1)
+
+/*
+ * sleepy_vm_get.flags_out: an administrator has changed the control group's weight meanwhile; it is
+ * left alone.
+ */
+#define SLEEPY_VM_GROUP_FOREIGN (1 << 0)
+
+/* sleepy_vm_get.flags_out: a vCPU thread is in another control group. */
+#define SLEEPY_VM_GROUP_LEFT (1 << 1)
 
 /* sleepy_vm_get.flags: the VM with the lowest id that is id or above, to list them all. */
 #define SLEEPY_GET_NEXT (1 << 0)
@@ -304,9 +347,32 @@ struct sleepy_policy {
 	__aligned_u64 spin;
 	/* For SLEEPY_WAKE_TIMER: how long after a guest's timer the VM may stay sleepy. */
 	__aligned_u64 timer_slack;
+	/*
+	 * For SLEEPY_LEVER_PARK: how long a vCPU thread waits at most. At least SLEEPY_MIN_TIMEOUT.
+	 */
+	__aligned_u64 park_max;
+	/*
+	 * For SLEEPY_LEVER_PARK: for how long it then runs. At least SLEEPY_MIN_STIR, at most
+	 * park_max.
+	 */
+	__aligned_u64 stir_run;
+	/*
+	 * With SLEEPY_POLICY_BOOST: in each time this long, a VM is boosted for no longer than
+	 * boost_budget; what it has had too much is missing from the next ones. At least
+	 * SLEEPY_MIN_TIMEOUT, or 0 for no limit.
+	 */
+	__aligned_u64 boost_period;
+	/*
+	 * How long a VM may be boosted in each boost_period, at most that, and see
+	 * SLEEPY_BOOST_SHIFT. 0 without one.
+	 */
+	__aligned_u64 boost_budget;
 	/* One of SLEEPY_LEVER_*. */
 	__u32 lever;
-	/* Nice value of a sleepy VM's threads, -20 to 19; used if it is above a thread's own. */
+	/*
+	 * For SLEEPY_LEVER_NICE: nice value of a sleepy VM's threads, -20 to 19; used if it is
+	 * above a thread's own.
+	 */
 	__s32 sleepy_nice;
 	/*
 	 * Nice value while a request is in flight, with SLEEPY_POLICY_BOOST; used if it is below a
@@ -322,6 +388,14 @@ struct sleepy_policy {
 	 * administrator: bits of SLEEPY_WAKE_EVENTS.
 	 */
 	__u32 wake_on;
+	/*
+	 * For SLEEPY_LEVER_GROUP: weight of a sleepy VM's control group (cpu.weight, or
+	 * cpu.shares), used if it is below the group's own; or 0 for cpu.idle. At most
+	 * SLEEPY_MAX_WEIGHT.
+	 */
+	__u32 sleepy_weight;
+	/* Zero. */
+	__u32 reserved;
 };
 
 /*
@@ -433,8 +507,11 @@ struct sleepy_vm_add {
 	__u32 fault;
 	/* Out, after an error: the index of the link or rule. */
 	__u32 fault_index;
-	/* Zero. */
-	__u32 reserved;
+	/*
+	 * With SLEEPY_LEVER_GROUP: descriptor of the VM's control group, a directory of a cgroup
+	 * file system. -1 without. It may be closed afterwards.
+	 */
+	__s32 group_fd;
 };
 
 /* Argument of SLEEPY_IOC_VM_REMOVE. */
@@ -461,8 +538,8 @@ struct sleepy_vm_set {
 	__u32 fault;
 	/* Out, after an error: the index of the rule. */
 	__u32 fault_index;
-	/* Zero. */
-	__u32 reserved;
+	/* As sleepy_vm_add.group_fd, for the new policy. */
+	__s32 group_fd;
 };
 
 /* Argument of SLEEPY_IOC_VM_GET. */
@@ -493,6 +570,12 @@ struct sleepy_vm_get {
 	__u32 lost_links;
 	/* Out: requests of the VM itself in flight. */
 	__u32 calls;
+	/* Out: inode of its control group's directory, with SLEEPY_LEVER_GROUP. */
+	__aligned_u64 group;
+	/* Out: SLEEPY_VM_* bits. */
+	__u32 flags_out;
+	/* Zero. */
+	__u32 reserved;
 };
 
 /* One vCPU thread, as SLEEPY_IOC_VM_VCPUS writes it. */
@@ -507,8 +590,8 @@ struct sleepy_vcpu {
 	__s32 baseline;
 	/* SLEEPY_VCPU_* bits. */
 	__u32 flags;
-	/* Zero. */
-	__u32 reserved;
+	/* Scheduling policy now: SCHED_* of sched(7). */
+	__u32 policy;
 	/* Time on a CPU since the notifier is in place. */
 	__aligned_u64 oncpu;
 	/* How often it lost its CPU while it could run. */
@@ -522,6 +605,8 @@ struct sleepy_vcpu {
 	__aligned_u64 blocked;
 	/* How often it gave up its turn on its CPU to a VM that is awake. */
 	__aligned_u64 yielded;
+	/* How often it was parked. */
+	__aligned_u64 parked;
 };
 
 /* One link, as SLEEPY_IOC_VM_LINKS writes it. */
@@ -594,6 +679,11 @@ struct sleepy_vm_stats {
 	struct sleepy_histogram trigger;
 	/* Out: from a request seen to its first response. */
 	struct sleepy_histogram exec;
+	/*
+	 * Out: from a wake-up to its effect, with SLEEPY_LEVER_IDLE and SLEEPY_LEVER_GROUP; the
+	 * others have theirs at once.
+	 */
+	struct sleepy_histogram effect;
 };
 
 #define SLEEPY_TYPE 0xB9

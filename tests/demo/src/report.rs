@@ -74,21 +74,21 @@ impl Run {
         latencies: Vec<Duration>,
     ) -> Result<()> {
         let mut seen = 0;
-        for now in after {
-            let then = before.iter().find(|then| then.name == now.name);
-            let then =
-                then.ok_or_else(|| format!("{}: no statistics before the round", now.name))?;
-            if now.timeouts > then.timeouts || now.overflows > then.overflows {
+        for end in after {
+            let start = before.iter().find(|start| start.name == end.name);
+            let start =
+                start.ok_or_else(|| format!("{}: no statistics before the round", end.name))?;
+            if end.timeouts > start.timeouts || end.overflows > start.overflows {
                 return Err(
-                    format!("{}: requests were lost (see sleepyctl stats)", now.name).into(),
+                    format!("{}: requests were lost (see sleepyctl stats)", end.name).into(),
                 );
             }
-            seen += (now.requests - then.requests).min(now.responses - then.responses);
-            self.trigger.add(&then.trigger_ns, &now.trigger_ns);
-            self.exec.add(&then.exec_ns, &now.exec_ns);
-            self.oncpu.in_flight += now.oncpu_ns.in_flight - then.oncpu_ns.in_flight;
-            self.oncpu.idle += now.oncpu_ns.idle - then.oncpu_ns.idle;
-            self.oncpu.sleepy += now.oncpu_ns.sleepy - then.oncpu_ns.sleepy;
+            seen += (end.requests - start.requests).min(end.responses - start.responses);
+            self.trigger.add(&start.trigger_ns, &end.trigger_ns);
+            self.exec.add(&start.exec_ns, &end.exec_ns);
+            self.oncpu.in_flight += end.oncpu_ns.in_flight - start.oncpu_ns.in_flight;
+            self.oncpu.idle += end.oncpu_ns.idle - start.oncpu_ns.idle;
+            self.oncpu.sleepy += end.oncpu_ns.sleepy - start.oncpu_ns.sleepy;
         }
         let sent = u64::try_from(latencies.len())?;
         if sent == 0 || seen < sent {

@@ -64,12 +64,18 @@ fn assertions() -> String {
             quiet,
             spin,
             timer_slack,
+            park_max,
+            stir_run,
+            boost_period,
+            boost_budget,
             lever,
             sleepy_nice,
             boost_nice,
             flags,
             sleep_on,
-            wake_on
+            wake_on,
+            sleepy_weight,
+            reserved,
         }
     );
     layout!(out, "sleepy_rule", Rule { direction, len, tag, insns, text, text_len, prog_fd } "class_" = class);
@@ -107,7 +113,7 @@ fn assertions() -> String {
             id,
             fault,
             fault_index,
-            reserved,
+            group_fd,
         }
     );
     layout!(out, "sleepy_vm_remove", VmRemove { id, reserved });
@@ -122,7 +128,7 @@ fn assertions() -> String {
             n_rules,
             fault,
             fault_index,
-            reserved
+            group_fd
         }
     );
     layout!(
@@ -142,6 +148,9 @@ fn assertions() -> String {
             n_rules,
             lost_links,
             calls,
+            group,
+            flags_out,
+            reserved,
         }
     );
     layout!(
@@ -153,12 +162,13 @@ fn assertions() -> String {
             nice,
             baseline,
             flags,
-            reserved,
+            policy,
             oncpu,
             preempted,
             halted,
             blocked,
-            yielded
+            yielded,
+            parked,
         }
     );
     layout!(
@@ -193,11 +203,13 @@ fn assertions() -> String {
             oncpu,
             trigger,
             exec,
+            effect,
         }
     );
     values!(out,
         ABI_VERSION NAME_SIZE LINK_NAME_SIZE MAX_VMS MAX_LINKS MAX_RULES MAX_INSNS MAX_TEXT MAX_TIME
-        MIN_TIMEOUT LEVER_OBSERVE LEVER_NICE POLICY_BOOST CLASS_REQUEST CLASS_RESPONSE CLASS_CLOSE
+        MIN_TIMEOUT MAX_WEIGHT MIN_STIR LEVER_OBSERVE LEVER_NICE LEVER_IDLE LEVER_GROUP LEVER_PARK POLICY_BOOST
+        POLICY_AUTO FAULT_GROUP VM_GROUP_FOREIGN VM_GROUP_LEFT CLASS_REQUEST CLASS_RESPONSE CLASS_CLOSE
         CLASS_IGNORE CLASS_WAKE CLASS_SLEEP CLASS_PROGRAM TO_VM FROM_VM STATE_AWAKE STATE_SLEEPY
         FAULT_NONE FAULT_NAME FAULT_HANDLE FAULT_POLICY FAULT_LINK FAULT_RULE SET_POLICY SET_RULES
         GET_NEXT VCPU_ATTACHED VCPU_ON_CPU VCPU_FOREIGN VCPU_MOVED WAKE_REQUEST WAKE_STIR WAKE_ADMIN

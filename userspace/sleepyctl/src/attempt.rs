@@ -4,7 +4,8 @@
 
 use rustix::io::Errno;
 use sleepy_uapi::{
-    FAULT_HANDLE, FAULT_LINK, FAULT_NAME, FAULT_POLICY, FAULT_RULE, MAX_LINKS, MAX_RULES, MAX_VMS,
+    FAULT_GROUP, FAULT_HANDLE, FAULT_LINK, FAULT_NAME, FAULT_POLICY, FAULT_RULE, MAX_LINKS,
+    MAX_RULES, MAX_VMS,
 };
 
 use crate::device::call_error;
@@ -27,6 +28,10 @@ pub struct Attempt<'a> {
     pub links: Vec<&'a str>,
     /// The rules' names.
     pub rules: Vec<String>,
+    /// The control group's name.
+    pub group: Option<&'a str>,
+    /// The VM whose lever has that group already.
+    pub group_owner: Option<String>,
 }
 
 impl Attempt<'_> {
@@ -45,7 +50,15 @@ impl Attempt<'_> {
                 .cloned()
                 .unwrap_or_else(|| format!("rule {index}"))
         };
+        let group = self.group.unwrap_or("of the VM");
         let message = match (errno, fault) {
+            (Errno::OPNOTSUPP, FAULT_GROUP) => format!(
+                "cgroup {group}: it has no CPU controller with cpu.idle; give it one: \
+                 `echo +cpu` into cgroup.subtree_control of the one above, on Linux 5.15 or later"
+            ),
+            (Errno::BADF | Errno::NODEV, FAULT_GROUP) => {
+                format!("cgroup {group}: it was removed just now; try again")
+            }
             (Errno::EXIST, FAULT_NAME) => format!(
                 "there is a VM named {name} already; take another name, or remove it: `sleepyctl vm remove {name}`"
             ),
@@ -89,6 +102,13 @@ impl Attempt<'_> {
                     "the virtual machine of {process} is here already; see `sleepyctl vm list`"
                 ),
             },
+            (Errno::BUSY, FAULT_GROUP) => {
+                let owner = self.group_owner.as_deref().unwrap_or("another VM");
+                format!(
+                    "cgroup {group}: the lever of {owner} has it already; give that VM another lever \
+                     (`sleepyctl vm set NAME --lever auto`), or remove it"
+                )
+            }
             (Errno::BUSY, _) => match &self.link_owner {
                 Some(other) => format!(
                     "{} belongs to {other} already; choose others with --no-auto-link --link DEV, \
@@ -128,6 +148,7 @@ impl Attempt<'_> {
             }
             (_, FAULT_LINK) => format!("{}: {}", link(), words(errno)),
             (_, FAULT_RULE) => format!("{}: {}", rule(), words(errno)),
+            (_, FAULT_GROUP) => format!("cgroup {group}: {}", words(errno)),
             (_, FAULT_HANDLE) => format!("{process}: {}", words(errno)),
             _ => return call_error(errno),
         };
@@ -165,6 +186,8 @@ mod tests {
                 "request rule 'udp'".to_string(),
                 "response rule 'udp'".to_string(),
             ],
+            group: Some("/m/a"),
+            group_owner: Some("d".to_string()),
         };
         attempt.error(errno, fault, fault_index)
     }
@@ -228,6 +251,25 @@ mod tests {
             ),
             (Errno::NOSPC, FAULT_NONE, 0, "16384 VMs"),
             (Errno::INVAL, FAULT_POLICY, 0, "policy"),
+            (
+                Errno::OPNOTSUPP,
+                FAULT_GROUP,
+                0,
+                "cgroup /m/a: it has no CPU controller",
+            ),
+            (Errno::NODEV, FAULT_GROUP, 0, "cgroup /m/a: it was removed"),
+            (
+                Errno::BUSY,
+                FAULT_GROUP,
+                0,
+                "cgroup /m/a: the lever of d has it already;",
+            ),
+            (
+                Errno::INVAL,
+                FAULT_GROUP,
+                0,
+                "cgroup /m/a: invalid argument",
+            ),
             (Errno::INVAL, FAULT_RULE, 1, "response rule 'udp'"),
             (Errno::INVAL, FAULT_LINK, 7, "link 7: invalid argument"),
         ] {

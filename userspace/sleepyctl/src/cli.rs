@@ -9,7 +9,7 @@ use sleepy_uapi::{
     CLASS_IGNORE, CLASS_REQUEST, CLASS_RESPONSE, CLASS_SLEEP, CLASS_WAKE, FROM_VM, TO_VM,
 };
 
-use crate::help::{ADD_HELP, APPLY_HELP, CHECK_HELP, HELP, SET_HELP, STATS_HELP};
+use crate::help::{ADD_HELP, APPLY_HELP, CHECK_HELP, HELP, PROBE_HELP, SET_HELP, STATS_HELP};
 use crate::manifest::rules::program;
 use crate::manifest::vm::check_name;
 use crate::policy::Settings;
@@ -33,6 +33,9 @@ pub enum Command {
     Vm(Vm),
     /// Show what VMs did: requests, wake-ups, CPU time, trigger and execution times
     Stats(StatsArgs),
+    /// Say which levers work on this host, for its VMs or for one, and why
+    #[command(after_help = PROBE_HELP)]
+    Probe(ProbeArgs),
     /// Say what is wrong in manifests; needs no rights, no module, and none of the VMs
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
@@ -180,7 +183,7 @@ pub struct SetArgs {
     #[command(flatten)]
     pub policy: Settings,
     /// No other nice value while a request is in flight
-    #[arg(long, conflicts_with = "boost_nice", help_heading = "Policy")]
+    #[arg(long, conflicts_with_all = ["boost_nice", "boost_budget"], help_heading = "Policy")]
     pub no_boost: bool,
 }
 
@@ -227,6 +230,18 @@ pub struct StatsArgs {
     pub watch: Option<Duration>,
 }
 
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// The VM's name; all that were added if neither that nor a process is given
+    pub name: Option<String>,
+    /// A VMM's process, whose VM may be one that was not added
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), conflicts_with = "name")]
+    pub pid: Option<i32>,
+    /// Its descriptor of the virtual machine, if it has several
+    #[arg(long, value_name = "FD", requires = "pid", value_parser = clap::value_parser!(i32).range(0..))]
+    pub vm_fd: Option<i32>,
+}
+
 impl Command {
     /// What errors begin with.
     pub fn name(&self) -> &'static str {
@@ -237,6 +252,7 @@ impl Command {
             Self::Vm(Vm::Set(_)) => "vm set",
             Self::Vm(Vm::Remove(_)) => "vm remove",
             Self::Stats(_) => "stats",
+            Self::Probe(_) => "probe",
             Self::Check(_) => "check",
             Self::Apply(_) => "apply",
             Self::Export { .. } => "export",
@@ -296,7 +312,13 @@ mod tests {
             "sleepyctl vm add --pid 1 --name a --sleep-on response,naps",
             "sleepyctl vm add --pid 1 --name a --wake-on stir",
             "sleepyctl vm add --pid 1 --name a --bpf pinned/x",
+            "sleepyctl vm add --pid 1 --name a --stir-run 1us",
+            "sleepyctl vm add --pid 1 --name a --park-max 1us",
+            "sleepyctl vm add --pid 1 --name a --sleepy-weight 0",
+            "sleepyctl vm add --pid 1 --name a --boost-budget 20ms",
             "sleepyctl vm set a --boost-nice -1 --no-boost",
+            "sleepyctl probe a --pid 1",
+            "sleepyctl probe --vm-fd 5",
             "sleepyctl vm remove",
             "sleepyctl vm remove a --all",
             "sleepyctl stats --watch 0",

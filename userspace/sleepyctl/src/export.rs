@@ -10,15 +10,17 @@ use sleepy_uapi::{
     CLASS_PROGRAM, Policy, SLEEP_QUIET, SLEEP_SPIN, VmGet, VmLink, VmRule, WAKE_TIMER,
 };
 
+use crate::boost::{boost, budget};
 use crate::device::{Device, gone, rule_text, text, vm_name};
 use crate::error::{Error, Result};
 use crate::events::Set;
+use crate::lever::{Lever, Weight, lever_name};
 use crate::manifest::load::VERSION;
 use crate::manifest::profile::Profile;
 use crate::manifest::rules::CLASSES;
 use crate::netns::{self, Netns};
 use crate::output::{self, Output};
-use crate::policy::{self, boost, lever_name};
+use crate::policy;
 use crate::rule::{Origin, class_name, direction_name};
 use crate::time;
 
@@ -48,9 +50,18 @@ struct Vm {
     sleep_on: Vec<&'static str>,
     wake_on: Vec<&'static str>,
     lever: String,
-    sleepy_nice: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sleepy_nice: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sleepy_weight: Option<Weight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    park_max: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stir_run: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     boost_nice: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boost_budget: Option<String>,
     linger: String,
     request_timeout: String,
     max_sleep: String,
@@ -176,13 +187,19 @@ fn export(
         quiet,
         spin,
         timer_slack,
+        park_max,
+        stir_run,
         lever,
         sleepy_nice,
+        sleepy_weight,
         sleep_on,
         wake_on,
         ..
     } = vm.policy;
     let built_in = policy::default();
+    // What this host chose may not be what another one would.
+    let asked = Lever::asked(&vm.policy);
+    let uses = |key: &str| asked.is_some_and(|lever| lever.uses(key));
     Vm {
         pid,
         auto_link: false,
@@ -194,9 +211,14 @@ fn export(
         ports: profile.map_or_else(Vec::new, |(_, ports)| ports),
         sleep_on: Set::SleepOn.names(sleep_on),
         wake_on: Set::WakeOn.names(wake_on),
-        lever: lever_name(lever),
-        sleepy_nice,
+        lever: asked.map_or_else(|| lever_name(lever), |lever| lever.name().to_string()),
+        sleepy_nice: (uses("sleepy_nice") || sleepy_nice != built_in.sleepy_nice)
+            .then_some(sleepy_nice),
+        sleepy_weight: (sleepy_weight != built_in.sleepy_weight).then_some(Weight(sleepy_weight)),
+        park_max: (park_max != built_in.park_max).then(|| time::exact(park_max)),
+        stir_run: (stir_run != built_in.stir_run).then(|| time::exact(stir_run)),
         boost_nice: boost(&vm.policy),
+        boost_budget: budget(&vm.policy).map(|budget| budget.to_string()),
         linger: time::exact(linger),
         request_timeout: time::exact(request_timeout),
         max_sleep: time::exact(max_sleep),
@@ -273,122 +295,4 @@ fn exported_rule(name: &str, rule: &VmRule, notes: &mut Vec<String>) -> Option<R
 }
 
 #[cfg(test)]
-mod tests {
-    use sleepy_uapi::{CLASS_IGNORE, CLASS_REQUEST, CLASS_WAKE, FROM_VM, TO_VM};
-
-    use super::*;
-    use crate::manifest::load::of_texts;
-    use crate::policy::{self, Boost, Settings};
-    use crate::rule::{self, BOTH, complete};
-
-    fn link() -> VmLink {
-        let mut link = VmLink {
-            netns: Netns::own().unwrap().inode(),
-            ..VmLink::default()
-        };
-        link.name[..4].copy_from_slice(b"tap0");
-        link
-    }
-
-    /// Exports a VM, and reads that again.
-    fn round_trip(vm: &VmGet, rules: &[rule::Rule]) {
-        let kernel: Vec<VmRule> = rules.iter().map(rule::Rule::in_kernel).collect();
-        let mut notes = Vec::new();
-        let manifest = Manifest {
-            schema_version: VERSION,
-            vm: vec![export(
-                vm,
-                &[link()],
-                &kernel,
-                &Namespaces::here(),
-                &mut notes,
-            )],
-        };
-        let text = toml(&manifest).unwrap();
-        let read = of_texts(&[("f".to_string(), text.clone())]).unwrap();
-        assert!(
-            !read.report.has_errors(),
-            "{text}{:#?}",
-            read.report.findings()
-        );
-        assert_eq!(notes, [""; 0]);
-        let [again] = &read.vms[..] else {
-            panic!("{text}")
-        };
-        assert_eq!(again.name.value, "a");
-        assert_eq!(again.policy, vm.policy, "{text}");
-        assert_eq!(again.rules(), rules, "{text}");
-        assert_eq!(again.links[0].value, "tap0");
-        assert!(!again.auto_link);
-    }
-
-    fn vm(settings: &Settings) -> VmGet {
-        let mut vm = VmGet {
-            pid: 42,
-            policy: settings.apply(policy::default()),
-            ..VmGet::default()
-        };
-        vm.name[0] = b'a';
-        vm
-    }
-
-    #[test]
-    fn what_is_exported_reads_the_same() {
-        let own = vec![
-            rule::Rule::filter(CLASS_IGNORE, BOTH, "tcp port 80 and host 10.0.0.9"),
-            rule::Rule::filter(CLASS_REQUEST, FROM_VM, "udp[4:2] > 8"),
-            rule::Rule::filter(CLASS_WAKE, TO_VM, "icmp"),
-            rule::Rule::program(TO_VM, "/sys/fs/bpf/x"),
-        ];
-        let settings = Settings {
-            boost_nice: Some(Boost::To(-5)),
-            sleep_on: Some(0),
-            wake_on: Some(sleepy_uapi::WAKE_EVENTS),
-            linger: Some(1_234_567),
-            ..Settings::default()
-        };
-        round_trip(&vm(&settings), &complete(own.clone(), true, true));
-        round_trip(&vm(&settings), &complete(own, false, false));
-        let profile = Profile::Grpc;
-        let with_ports = complete(profile.rules(&[80, 8080]), true, true);
-        round_trip(&vm(&profile.settings()), &with_ports);
-        round_trip(&vm(&Settings::default()), &with_ports);
-    }
-
-    #[test]
-    fn what_cannot_be_written_is_said() {
-        let mut foreign = rule::Rule::filter(CLASS_WAKE, TO_VM, "icmp").in_kernel();
-        foreign.tag = 77;
-        let mut other_profile = Profile::Http.rules(&[80])[0].in_kernel();
-        other_profile.text[0] = b'x';
-        let elsewhere = VmLink { netns: 1, ..link() };
-        let outside = VmGet {
-            pid: 0,
-            ..vm(&Settings::default())
-        };
-        let mut notes = Vec::new();
-        let exported = export(
-            &outside,
-            &[elsewhere],
-            &[foreign, other_profile],
-            &Namespaces::here(),
-            &mut notes,
-        );
-        assert!(exported.links.is_empty() && exported.rule.is_empty());
-        assert_eq!((exported.pid, exported.profile), (None, None));
-        assert_eq!(notes.len(), 4, "{notes:?}");
-    }
-
-    #[test]
-    fn vms_of_one_process_are_named() {
-        let export = |name: u8, pid| {
-            let mut vm = vm(&Settings::default());
-            (vm.name[0], vm.pid) = (name, pid);
-            export(&vm, &[], &[], &Namespaces::here(), &mut Vec::new())
-        };
-        let vms = [(b'a', 42), (b'b', 0), (b'c', 42), (b'd', 0), (b'e', 7)];
-        let vms = vms.map(|(name, pid)| export(name, pid));
-        let note = "a and c are both of process 42; add vm_fd";
-        assert_eq!(of_one_process(&vms), [note]);
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ Examples:
       --request 'tcp dst port 80' --response 'tcp src port 80'
   sleepyctl vm show a
   sleepyctl stats --watch 2
+  sleepyctl probe
   sleepyctl check /etc/sleepy
   sleepyctl apply /etc/sleepy --dry-run
   sleepyctl vm remove --all
@@ -42,6 +43,9 @@ Examples:
   A web server:
     sleepyctl vm add --pid 4242 --name a \\
         --request 'tcp dst port 80' --response 'tcp src port 80'
+  With the lever that works for this VM on this host:
+    sleepyctl vm add --pid 4242 --name a --lever auto \\
+        --request 'tcp dst port 80' --response 'tcp src port 80'
   The same, only measured:
     sleepyctl vm add --pid 4242 --name a --lever observe \\
         --request 'tcp dst port 80' --response 'tcp src port 80'
@@ -58,12 +62,17 @@ step: no packet goes by unseen, and what is in flight stays so.
 
 Examples:
   sleepyctl vm set a --linger 1ms --boost-nice -5
+  sleepyctl vm set a --lever auto
   sleepyctl vm set a --request 'tcp dst port 81' --response 'tcp src port 81'";
 
 /// Of `stats`.
 pub const STATS_HELP: &str = "\
 With --watch, the first figures count from when a VM was added, all others from
 the ones before. With --json they always count from when it was added.
+
+Trigger time is from a request to the first vCPU on a CPU, execution time from
+a request to its first answer. With the levers idle and cgroup, effect is from a
+wake-up until the weight is back; with the others it is back at once.
 
 A percentile is the largest time of the histogram bucket that it falls into.
 Buckets are at most 25 % wide; with --json each one is
@@ -72,6 +81,21 @@ Buckets are at most 25 % wide; with --json each one is
 Examples:
   sleepyctl stats
   sleepyctl stats a --watch 2";
+
+/// Of `probe`.
+pub const PROBE_HELP: &str = "\
+Each lever has a line: whether it works, and why. `in part` is not against all
+other VMs, or not for sure; `no effect` can be set, and does nothing;
+`impossible` cannot be set. `auto` is the one that --lever auto takes.
+
+VMs of which the same is to be said are shown together; in the names of their
+cgroups, * stands for what is each one's own. With a VM's name, or with --json,
+each is shown by itself.
+
+Examples:
+  sleepyctl probe
+  sleepyctl probe a
+  sleepyctl probe --pid 4242";
 
 /// Of `check`.
 pub const CHECK_HELP: &str = "\

@@ -14,6 +14,8 @@ use output::{ErrorJson, Output};
 
 mod apply;
 mod attempt;
+mod boost;
+mod cgroup;
 mod check;
 mod cli;
 mod device;
@@ -26,11 +28,14 @@ mod help;
 mod histogram;
 mod host;
 mod ioctl;
+mod kvm_debug;
+mod lever;
 mod link;
 mod manifest;
 mod netns;
 mod output;
 mod policy;
+mod probe;
 mod processes;
 mod program;
 mod rule;
@@ -38,6 +43,7 @@ mod similar;
 mod stats;
 mod stats_text;
 mod time;
+mod vcpus;
 mod vm_add;
 mod vm_list;
 mod vm_remove;
@@ -75,6 +81,7 @@ fn run(cli: &Cli) -> Result<Exit> {
         Some(Command::Vm(Vm::Set(args))) => vm_set::run(output, args),
         Some(Command::Vm(Vm::Remove(args))) => vm_remove::run(output, args),
         Some(Command::Stats(args)) => stats::run(output, args),
+        Some(Command::Probe(args)) => probe::run(output, args),
         Some(Command::Check(args)) => return check::run(output, args),
         Some(Command::Apply(args)) => return apply::run(output, args),
         Some(Command::Export { names }) => export::run(output, names),

@@ -63,6 +63,25 @@ pub fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{plural}")
 }
 
+/// A text behind a head, in as many lines of 80 columns as it takes; a line ends with `break_after`.
+pub fn hang(head: &str, text: &str, break_after: &str) -> String {
+    const COLUMNS: usize = 80;
+    let indent = head.chars().count();
+    let mut lines = vec![(indent, head.to_string())];
+    for part in text.split_inclusive(break_after) {
+        let (width, line) = lines.last_mut().expect("there is a first one");
+        let (long, whole) = (part.trim_end().chars().count(), part.chars().count());
+        if *width + long > COLUMNS && *width > indent {
+            lines.push((indent + whole, format!("{:indent$}{part}", "")));
+        } else {
+            *width += whole;
+            line.push_str(part);
+        }
+    }
+    let line = |(_, line): &(usize, String)| format!("{}\n", line.trim_end());
+    lines.iter().map(line).collect()
+}
+
 /// Writes to standard output. Nobody reads on is no error: `sleepyctl stats --watch 1 | head`.
 pub fn write(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
@@ -146,6 +165,19 @@ mod tests {
             table.text(" "),
             " NAME     ID  STATE\n a         1  awake\n longer  100\n"
         );
+    }
+
+    #[test]
+    fn long_texts_hang() {
+        assert_eq!(hang("  a  ", "b c", " "), "  a  b c\n");
+        assert_eq!(hang("  a  ", "", " "), "  a\n");
+        let text = hang("  head  ", &"word, ".repeat(20), ", ");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with("  head  word, word,") && lines[0].len() <= 80);
+        assert!(lines[1].starts_with("        word, word,") && lines[1].len() <= 80);
+        let word = "x".repeat(100);
+        assert_eq!(hang("  head  ", &word, " "), format!("  head  {word}\n"));
     }
 
     #[test]

@@ -2,54 +2,18 @@
 
 //! How a VM sleeps and wakes: options, defaults, words.
 
+use clap::Args;
 use clap::builder::TypedValueParser;
-use clap::{Args, ValueEnum};
 use serde::Serialize;
 use sleepy_uapi::{
-    LEVER_NICE, LEVER_OBSERVE, POLICY_BOOST, Policy, SLEEP_QUIET, SLEEP_RESPONSE, SLEEP_SPIN,
-    WAKE_REQUEST, WAKE_TIMER,
+    LEVER_IDLE, LEVER_NICE, LEVER_PARK, POLICY_AUTO, POLICY_BOOST, Policy, SLEEP_QUIET,
+    SLEEP_RESPONSE, SLEEP_SPIN, WAKE_REQUEST, WAKE_TIMER,
 };
 
+use crate::boost::{self, Boost, Budget, boost};
 use crate::events::Set;
+use crate::lever::{Lever, Weight, is_auto, lever_name, parse_weight};
 use crate::time;
-
-/// How weight is taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[repr(u32)]
-pub enum Lever {
-    /// Measure everything, change nothing
-    Observe = LEVER_OBSERVE,
-    /// Raise the nice value of the vCPU threads
-    Nice = LEVER_NICE,
-}
-
-/// A lever's name.
-pub fn lever_name(number: u32) -> String {
-    let known = Lever::value_variants()
-        .iter()
-        .find(|lever| **lever as u32 == number);
-    match known.and_then(Lever::to_possible_value) {
-        Some(value) => value.get_name().to_string(),
-        None => format!("lever {number}"),
-    }
-}
-
-/// The names of the levers in a bit set.
-pub fn lever_names(bits: u64) -> Vec<String> {
-    (0..u64::BITS)
-        .filter(|bit| bits >> bit & 1 == 1)
-        .map(lever_name)
-        .collect()
-}
-
-/// The nice value while a request is in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Boost {
-    /// The threads' own.
-    Off,
-    /// This one.
-    To(i32),
-}
 
 /// What makes a policy. What is not given stays as it is.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
@@ -61,15 +25,29 @@ pub struct Settings {
     /// Events that wake it: request, packet, interrupt, timer, ipi, doorbell, hint [vm add: request]
     #[arg(long, value_name = "LIST", value_parser = |list: &str| Set::WakeOn.parse(list))]
     pub wake_on: Option<u32>,
-    /// observe: only measure; nice: the vCPU threads' nice value [vm add: nice]
+    /// How weight is taken away: observe (not at all), nice, idle, cgroup, park; or auto, the one that works for this
+    /// VM on this host (`sleepyctl probe` says which, and why) [vm add: nice]
     #[arg(long, value_enum, hide_possible_values = true)]
     pub lever: Option<Lever>,
-    /// Nice value of a sleepy VM's vCPU threads [vm add: 19]
+    /// For nice: nice value of a sleepy VM's vCPU threads [vm add: 19]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = nice_range())]
     pub sleepy_nice: Option<i32>,
     /// Nice value while a request is in flight [vm add: their own]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = nice_range().map(Boost::To))]
     pub boost_nice: Option<Boost>,
+    /// How long the VM may have that in each period, such as 20ms/100ms; or none, for no limit [vm add: none]
+    #[arg(long, value_name = "TIME/PERIOD", value_parser = boost::parse_budget_or_none)]
+    pub boost_budget: Option<Budget>,
+    /// For park: how long a vCPU thread waits at most [vm add: 2s]
+    #[arg(long, value_name = "TIME", value_parser = time::parse_timeout)]
+    pub park_max: Option<u64>,
+    /// For park: for how long it then runs [vm add: 500us]
+    #[arg(long, value_name = "TIME", value_parser = time::parse_stir)]
+    pub stir_run: Option<u64>,
+    /// For cgroup: weight of a sleepy VM's control group, 1 to 10000 (cpu.weight; cpu.shares in version 1), or idle
+    /// [vm add: idle]
+    #[arg(long, value_name = "N|idle", value_parser = parse_weight)]
+    pub sleepy_weight: Option<u32>,
     /// How long a VM stays awake after its last answer, or after it was woken by something else than a request; for
     /// idle, how long it must have been so [vm add: 200us]
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
@@ -109,6 +87,10 @@ impl Settings {
             lever: self.lever.or(others.lever),
             sleepy_nice: self.sleepy_nice.or(others.sleepy_nice),
             boost_nice: self.boost_nice.or(others.boost_nice),
+            boost_budget: self.boost_budget.or(others.boost_budget),
+            park_max: self.park_max.or(others.park_max),
+            stir_run: self.stir_run.or(others.stir_run),
+            sleepy_weight: self.sleepy_weight.or(others.sleepy_weight),
             linger: self.linger.or(others.linger),
             request_timeout: self.request_timeout.or(others.request_timeout),
             max_sleep: self.max_sleep.or(others.max_sleep),
@@ -118,12 +100,27 @@ impl Settings {
         }
     }
 
-    /// The policy with what was given.
+    /// The policy with what was given. With `auto`, its lever is yet to be chosen: see [`Survey`](crate::probe::Survey).
     pub fn apply(&self, policy: Policy) -> Policy {
+        let (lever, flags) = match self.lever {
+            None => (policy.lever, policy.flags),
+            Some(lever) => match lever.number() {
+                Some(number) => (number, policy.flags & !POLICY_AUTO),
+                None => (LEVER_PARK, policy.flags | POLICY_AUTO),
+            },
+        };
         let (boost_nice, flags) = match self.boost_nice {
-            None => (policy.boost_nice, policy.flags),
-            Some(Boost::Off) => (0, policy.flags & !POLICY_BOOST),
-            Some(Boost::To(nice)) => (nice, policy.flags | POLICY_BOOST),
+            None => (policy.boost_nice, flags),
+            Some(Boost::Off) => (0, flags & !POLICY_BOOST),
+            Some(Boost::To(nice)) => (nice, flags | POLICY_BOOST),
+        };
+        let budget = match self.boost_budget {
+            _ if flags & POLICY_BOOST == 0 => Budget::UNLIMITED,
+            Some(budget) => budget,
+            None => Budget {
+                budget: policy.boost_budget,
+                period: policy.boost_period,
+            },
         };
         Policy {
             linger: self.linger.unwrap_or(policy.linger),
@@ -132,14 +129,57 @@ impl Settings {
             quiet: self.quiet.unwrap_or(policy.quiet),
             spin: self.spin.unwrap_or(policy.spin),
             timer_slack: self.timer_slack.unwrap_or(policy.timer_slack),
-            lever: self.lever.map_or(policy.lever, |lever| lever as u32),
+            park_max: self.park_max.unwrap_or(policy.park_max),
+            stir_run: self.stir_run.unwrap_or(policy.stir_run),
+            boost_period: budget.period,
+            boost_budget: budget.budget,
+            lever,
             sleepy_nice: self.sleepy_nice.unwrap_or(policy.sleepy_nice),
             boost_nice,
             flags,
             sleep_on: self.sleep_on.unwrap_or(policy.sleep_on),
             wake_on: self.wake_on.unwrap_or(policy.wake_on),
+            sleepy_weight: self.sleepy_weight.unwrap_or(policy.sleepy_weight),
+            reserved: 0,
         }
     }
+
+    /// What no option shows by itself: whether they go together in this policy, which they have made.
+    pub fn check(&self, policy: &Policy) -> Result<(), String> {
+        let limits = self.boost_budget.is_some_and(|b| b != Budget::UNLIMITED);
+        if limits && boost(policy).is_none() {
+            return Err(
+                "a boost budget without a boost has no effect; give the boost's nice value, too (--boost-nice)"
+                    .to_string(),
+            );
+        }
+        check_boost(policy)?;
+        check_stir(policy)
+    }
+}
+
+/// Threads of the policy SCHED_IDLE have no use for a nice value.
+pub fn check_boost(policy: &Policy) -> Result<(), String> {
+    if policy.lever == LEVER_IDLE && boost(policy).is_some() {
+        return Err(
+            "the lever idle has no boost; leave boost_nice out (--no-boost), or take another lever"
+                .to_string(),
+        );
+    }
+    Ok(())
+}
+
+/// A thread runs for no longer than it waits.
+pub fn check_stir(policy: &Policy) -> Result<(), String> {
+    let (stir_run, park_max) = (policy.stir_run, policy.park_max);
+    if stir_run <= park_max {
+        return Ok(());
+    }
+    Err(format!(
+        "stir_run {} is longer than park_max {}; take a shorter stir_run, or a longer park_max",
+        time::exact(stir_run),
+        time::exact(park_max)
+    ))
 }
 
 /// What a VM gets when no option is given.
@@ -151,12 +191,18 @@ pub fn default() -> Policy {
         quiet: 50_000_000,
         spin: 20_000_000,
         timer_slack: 0,
+        park_max: 2_000_000_000,
+        stir_run: 500_000,
+        boost_period: 0,
+        boost_budget: 0,
         lever: LEVER_NICE,
         sleepy_nice: 19,
         boost_nice: 0,
         flags: 0,
         sleep_on: 1 << SLEEP_RESPONSE,
         wake_on: 1 << WAKE_REQUEST,
+        sleepy_weight: 0,
+        reserved: 0,
     }
 }
 
@@ -164,8 +210,15 @@ pub fn default() -> Policy {
 #[derive(Serialize)]
 pub struct PolicyJson {
     lever: String,
+    /// sleepyctl has chosen the lever.
+    auto: bool,
     sleepy_nice: i32,
+    sleepy_weight: Weight,
+    park_max_ns: u64,
+    stir_run_ns: u64,
     boost_nice: Option<i32>,
+    boost_budget_ns: Option<u64>,
+    boost_period_ns: Option<u64>,
     linger_ns: u64,
     request_timeout_ns: u64,
     max_sleep_ns: u64,
@@ -180,8 +233,14 @@ impl From<&Policy> for PolicyJson {
     fn from(policy: &Policy) -> Self {
         Self {
             lever: lever_name(policy.lever),
+            auto: is_auto(policy),
             sleepy_nice: policy.sleepy_nice,
+            sleepy_weight: Weight(policy.sleepy_weight),
+            park_max_ns: policy.park_max,
+            stir_run_ns: policy.stir_run,
             boost_nice: boost(policy),
+            boost_budget_ns: boost::budget(policy).map(|budget| budget.budget),
+            boost_period_ns: boost::budget(policy).map(|budget| budget.period),
             linger_ns: policy.linger,
             request_timeout_ns: policy.request_timeout,
             max_sleep_ns: policy.max_sleep,
@@ -191,26 +250,6 @@ impl From<&Policy> for PolicyJson {
             sleep_on: Set::SleepOn.names(policy.sleep_on),
             wake_on: Set::WakeOn.names(policy.wake_on),
         }
-    }
-}
-
-/// The nice value in flight, if there is one.
-pub fn boost(policy: &Policy) -> Option<i32> {
-    (policy.flags & POLICY_BOOST != 0).then_some(policy.boost_nice)
-}
-
-/// The lever in words.
-pub fn lever_text(policy: &Policy) -> String {
-    match policy.lever {
-        LEVER_OBSERVE => "observe: measures, changes nothing".to_string(),
-        LEVER_NICE => match boost(policy) {
-            Some(boost) => format!(
-                "nice {} while sleepy, {boost} while a request is in flight",
-                policy.sleepy_nice
-            ),
-            None => format!("nice {} while sleepy", policy.sleepy_nice),
-        },
-        other => lever_name(other),
     }
 }
 
@@ -258,89 +297,4 @@ pub fn events_text(policy: &Policy, set: Set) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_replace_only_what_they_name() {
-        assert_eq!(Settings::default().apply(default()), default());
-        let args = Settings {
-            linger: Some(0),
-            lever: Some(Lever::Observe),
-            ..Settings::default()
-        };
-        assert_eq!(
-            args.apply(default()),
-            Policy {
-                linger: 0,
-                lever: LEVER_OBSERVE,
-                ..default()
-            }
-        );
-    }
-
-    #[test]
-    fn boost_comes_and_goes() {
-        let args = Settings {
-            boost_nice: Some(Boost::To(-5)),
-            ..Settings::default()
-        };
-        let boosted = args.apply(default());
-        assert_eq!(boost(&boosted), Some(-5));
-        assert_eq!(
-            boost(&Settings::default().apply(boosted)),
-            Some(-5),
-            "kept by a later change"
-        );
-        let off = Settings {
-            boost_nice: Some(Boost::Off),
-            ..Settings::default()
-        };
-        assert_eq!(off.apply(boosted), default());
-    }
-
-    #[test]
-    fn first_one_to_say_something_counts() {
-        let first = Settings {
-            linger: Some(0),
-            ..Settings::default()
-        };
-        let second = Settings {
-            linger: Some(1),
-            quiet: Some(2_000_000),
-            boost_nice: Some(Boost::Off),
-            ..Settings::default()
-        };
-        let both = first.or(&second);
-        assert_eq!(
-            (both.linger, both.quiet, both.boost_nice),
-            (Some(0), Some(2_000_000), Some(Boost::Off))
-        );
-    }
-
-    #[test]
-    fn events_have_their_times() {
-        let policy = Policy {
-            sleep_on: sleepy_uapi::SLEEP_EVENTS,
-            wake_on: 1 << WAKE_REQUEST | 1 << WAKE_TIMER,
-            ..default()
-        };
-        assert_eq!(
-            events_text(&policy, Set::SleepOn),
-            "response, idle, spin (20ms), quiet (50ms), hint"
-        );
-        assert_eq!(
-            events_text(&policy, Set::WakeOn),
-            "request, timer (slack 0s)"
-        );
-        assert_eq!(events_text(&Policy::default(), Set::WakeOn), "nothing");
-    }
-
-    #[test]
-    fn levers_have_names() {
-        assert_eq!(
-            lever_names(1 << LEVER_OBSERVE | 1 << LEVER_NICE | 1 << 9),
-            ["observe", "nice", "lever 9"]
-        );
-    }
-}
+mod tests;

@@ -45,6 +45,7 @@ pub struct Stats {
     pub idle_share: Option<f64>,
     pub trigger_ns: Summary,
     pub exec_ns: Summary,
+    pub effect_ns: Summary,
 }
 
 /// How often, by cause.
@@ -109,6 +110,7 @@ impl Stats {
             oncpu_ns,
             trigger_ns: Summary::from(&stats.trigger),
             exec_ns: Summary::from(&stats.exec),
+            effect_ns: Summary::from(&stats.effect),
         }
     }
 }
@@ -201,6 +203,7 @@ fn difference(now: &VmStats, before: &VmStats) -> VmStats {
         oncpu: each(&now.oncpu, &before.oncpu),
         trigger: histogram(&now.trigger, &before.trigger),
         exec: histogram(&now.exec, &before.exec),
+        effect: histogram(&now.effect, &before.effect),
     }
 }
 
@@ -280,6 +283,7 @@ mod tests {
             "/trigger_ns/max",
             "/trigger_ns/buckets",
             "/exec_ns/count",
+            "/effect_ns/count",
         ] {
             assert!(json.pointer(path).is_some(), "{path}");
         }

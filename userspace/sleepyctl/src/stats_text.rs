@@ -4,7 +4,7 @@
 
 use crate::histogram::Summary;
 use crate::output::Align::{Left, Right};
-use crate::output::Table;
+use crate::output::{Table, hang};
 use crate::stats::{Causes, Phases, Stats, share};
 use crate::time::short;
 
@@ -76,7 +76,10 @@ fn full(vm: &Stats) -> String {
     }
     lines.push(("woken by", causes(&vm.wakes)));
     lines.push(("asleep after", causes(&vm.sleeps)));
-    let lines: String = lines.iter().map(|(name, text)| field(name, text)).collect();
+    let lines: String = lines
+        .iter()
+        .map(|(name, text)| hang(&format!("  {name:<14}"), text, ", "))
+        .collect();
     format!(
         "{} (id {})\n\n{lines}\n{}\n{}",
         vm.name,
@@ -97,24 +100,6 @@ fn causes(causes: &Causes) -> String {
     } else {
         seen.join(", ")
     }
-}
-
-/// A name and what there is, in as many lines as it takes.
-fn field(name: &str, text: &str) -> String {
-    const HANG: &str = "                ";
-    let mut lines = vec![format!("  {name:<14}")];
-    for part in text.split_inclusive(", ") {
-        let line = lines.last_mut().expect("there is a first one");
-        if line.len() + part.trim_end().len() > 80 {
-            lines.push(format!("{HANG}{part}"));
-        } else {
-            line.push_str(part);
-        }
-    }
-    lines
-        .iter()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect()
 }
 
 fn phases(vm: &Stats) -> String {
@@ -169,6 +154,10 @@ fn times(vm: &Stats) -> String {
     };
     row("trigger", &vm.trigger_ns);
     row("execution", &vm.exec_ns);
+    // Only levers that a worker moves have any.
+    if vm.effect_ns.count > 0 {
+        row("effect", &vm.effect_ns);
+    }
     table.text("  ")
 }
 
@@ -199,7 +188,7 @@ mod tests {
             max: Some(3_145_727),
             buckets: Vec::new(),
         };
-        let nothing = Summary {
+        let nothing = || Summary {
             count: 0,
             p50: None,
             p90: None,
@@ -230,7 +219,8 @@ mod tests {
             time_ns: time,
             idle_share: Some(0.71),
             trigger_ns: times,
-            exec_ns: nothing,
+            exec_ns: nothing(),
+            effect_ns: nothing(),
         }
     }
 

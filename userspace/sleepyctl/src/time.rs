@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sleepy_uapi::{MAX_TIME, MIN_TIMEOUT};
+use sleepy_uapi::{MAX_TIME, MIN_STIR, MIN_TIMEOUT};
 
 /// `200us`, `5ms`, `1s`, `1m` in nanoseconds, at most an hour.
 pub fn parse(text: &str) -> Result<u64, String> {
@@ -18,13 +18,20 @@ pub fn parse(text: &str) -> Result<u64, String> {
 
 /// The same, at least a millisecond.
 pub fn parse_timeout(text: &str) -> Result<u64, String> {
-    parse(text).and_then(|ns| {
-        if ns < MIN_TIMEOUT {
-            Err("at least 1ms".to_string())
-        } else {
-            Ok(ns)
-        }
-    })
+    parse_from(text, MIN_TIMEOUT)
+}
+
+/// The same, for `stir_run`.
+pub fn parse_stir(text: &str) -> Result<u64, String> {
+    parse_from(text, MIN_STIR)
+}
+
+fn parse_from(text: &str, least: u64) -> Result<u64, String> {
+    let ns = parse(text)?;
+    if ns < least {
+        return Err(format!("at least {}", exact(least)));
+    }
+    Ok(ns)
 }
 
 /// A time that somebody has set: exact, as [`parse`] reads it.
@@ -109,6 +116,8 @@ mod tests {
     fn timeouts_have_a_floor() {
         assert!(parse_timeout("999us").is_err());
         assert_eq!(parse_timeout("1ms"), Ok(MIN_TIMEOUT));
+        assert_eq!(parse_stir("50us"), Ok(MIN_STIR));
+        assert_eq!(parse_stir("49us"), Err("at least 50us".to_string()));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use crate::device::{Device, vm_name};
 use crate::error::Result;
 use crate::events::Set;
 use crate::host::{self, Limit};
+use crate::lever::{is_auto, lever_name, lever_names, shown};
 use crate::output::Align::{Left, Right};
 use crate::output::{Output, Table};
-use crate::policy::{lever_name, lever_names};
 
 #[derive(Serialize)]
 struct Body {
@@ -28,6 +28,10 @@ struct Vm {
     state: String,
     in_flight: u32,
     lever: String,
+    /// sleepyctl has chosen the lever.
+    auto: bool,
+    #[serde(skip)]
+    shown: String,
     vcpus: u32,
     links: u32,
     lost_links: u32,
@@ -42,6 +46,8 @@ impl From<&VmGet> for Vm {
             state: state_name(vm.state),
             in_flight: vm.in_flight,
             lever: lever_name(vm.policy.lever),
+            auto: is_auto(&vm.policy),
+            shown: shown(&vm.policy),
             vcpus: vm.n_vcpus,
             links: vm.n_links,
             lost_links: vm.lost_links,
@@ -161,8 +167,8 @@ fn table(vms: &[Vm]) -> String {
         ("STATE", Left),
         ("FLIGHT", Right),
         ("LEVER", Left),
-        ("VCPUS", Right),
-        ("LINKS", Right),
+        ("VCPU", Right),
+        ("LINK", Right),
         ("", Left),
     ]);
     for vm in vms {
@@ -177,7 +183,7 @@ fn table(vms: &[Vm]) -> String {
             vm.pid.to_string(),
             vm.state.clone(),
             vm.in_flight.to_string(),
-            vm.lever.clone(),
+            vm.shown.clone(),
             vm.vcpus.to_string(),
             vm.links.to_string(),
             lost,
@@ -202,6 +208,8 @@ pub fn name_of_pid(vms: &[VmGet], pid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use sleepy_uapi::{LEVER_GROUP, POLICY_AUTO, Policy};
+
     use super::*;
 
     #[test]
@@ -231,6 +239,18 @@ mod tests {
             ..VmGet::default()
         };
         let text = table(&[Vm::from(&vm)]);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        let auto = VmGet {
+            name: *b"a-name-of-20-letters\0\0\0\0\0\0\0\0\0\0\0\0",
+            policy: Policy {
+                lever: LEVER_GROUP,
+                flags: POLICY_AUTO,
+                ..Policy::default()
+            },
+            ..vm
+        };
+        let text = table(&[Vm::from(&auto)]);
+        assert!(text.contains("  auto (cgroup)  "), "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         let lost = VmGet {
             lost_links: 1,

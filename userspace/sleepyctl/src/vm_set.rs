@@ -3,15 +3,19 @@
 //! `vm set`
 
 use serde::Serialize;
+use sleepy_uapi::LEVER_GROUP;
 
+use crate::boost::Boost;
 use crate::cli::SetArgs;
-use crate::device::Device;
+use crate::device::{Device, gone};
 use crate::error::{Error, Result};
 use crate::events::Set as Events;
 use crate::filter;
+use crate::lever::{Lever, lever_text};
 use crate::link;
-use crate::output::Output;
-use crate::policy::{self, Boost, PolicyJson, Settings};
+use crate::output::{Output, hang};
+use crate::policy::{self, PolicyJson, Settings};
+use crate::probe::{self, Choice, Survey};
 use crate::wanted::{change, check_events, wakes_on_packets};
 
 #[derive(Serialize)]
@@ -24,6 +28,9 @@ struct Set<'a> {
     id: u32,
     name: &'a str,
     policy: PolicyJson,
+    /// Why its lever is this one, if sleepyctl has just chosen it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     /// How many rules there are now, if they were replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     rules: Option<usize>,
@@ -51,7 +58,8 @@ pub fn run(output: Output, args: &SetArgs) -> Result<()> {
     let device = Device::open()?;
     let vms = device.named(std::slice::from_ref(&args.name))?;
     let vm = &vms[0];
-    let policy = settings.apply(vm.policy);
+    let mut policy = settings.apply(vm.policy);
+    settings.check(&policy).map_err(Error::usage)?;
     check_events(&device.info()?, &policy)?;
     let packets = settings.wake_on.is_some() && wakes_on_packets(&policy);
     if vm.n_links == 0 && (packets || !args.rules.is_empty()) {
@@ -66,27 +74,41 @@ pub fn run(output: Output, args: &SetArgs) -> Result<()> {
         let links = link::of_vm(&device, vm)?;
         Some(filter::compile(args.rules.complete(), &links)?)
     };
-    change(
-        &device,
-        vm,
-        (!settings.is_empty()).then_some(policy),
-        rules.as_deref(),
-    )?;
+    let (mut choice, mut group) = (None, None);
+    let chooses = settings.lever == Some(Lever::Auto);
+    if chooses || (!settings.is_empty() && policy.lever == LEVER_GROUP) {
+        let survey = Survey::take(Some(&device))?;
+        let machine = survey.with_id(vm.id).ok_or_else(|| gone(vm))?;
+        if chooses {
+            choice = survey.settle(machine, &mut policy);
+        }
+        group = survey.group(machine, &policy, vm.group)?;
+    }
+    let changed = (!settings.is_empty()).then_some((policy, group.as_ref()));
+    change(&device, vm, changed, rules.as_deref())?;
+    let given = settings.lever.is_some();
+    let note = given.then(|| probe::note(&device, vm.id, &policy));
+    if let Some(note) = note.flatten() {
+        eprintln!("vm set: {note}");
+    }
     let rules = rules.map(|rules| rules.len());
     let body = Body {
         set: Set {
             id: vm.id,
             name: &args.name,
             policy: PolicyJson::from(&policy),
+            why: choice.as_ref().map(|choice| choice.why.clone()),
             rules,
         },
     };
     output.print(body, || {
         let rules = rules.map_or_else(String::new, |number| format!("  {number} rules\n"));
+        let chosen = choice.as_ref().map(Choice::to_string);
+        let chosen = chosen.map(|text| hang("  ", &text, " "));
         format!(
-            "{}: {}\n  {}\n  sleeps on {}\n  wakes on {}\n{rules}",
-            args.name,
-            policy::lever_text(&policy),
+            "{}{}  {}\n  sleeps on {}\n  wakes on {}\n{rules}",
+            hang(&format!("{}: ", args.name), &lever_text(&policy), " "),
+            chosen.unwrap_or_default(),
             policy::times_text(&policy),
             policy::events_text(&policy, Events::SleepOn),
             policy::events_text(&policy, Events::WakeOn),

@@ -4,20 +4,21 @@
 
 use procfs::process::Process;
 use serde::Serialize;
-use sleepy_uapi::{
-    VCPU_ATTACHED, VCPU_FOREIGN, VCPU_MOVED, VCPU_ON_CPU, Vcpu, VmGet, VmLink, VmRule,
-};
+use sleepy_uapi::{VM_GROUP_FOREIGN, VM_GROUP_LEFT, VmGet, VmLink, VmRule};
 
+use crate::cgroup::Hierarchy;
 use crate::device::{Device, gone, rule_text, text, vm_name};
 use crate::error::Result;
 use crate::events::Set;
+use crate::histogram::Summary;
 use crate::host::{self, Limit};
+use crate::lever::lever_text;
 use crate::netns::{self, Netns};
-use crate::output::Align::{Left, Right};
-use crate::output::{Output, Table};
+use crate::output::{Output, hang};
 use crate::policy::{self, PolicyJson};
 use crate::rule::{Origin, class_name, direction_name};
 use crate::time::short;
+use crate::vcpus::{self, VcpuJson};
 use crate::vm_list::state_name;
 
 #[derive(Serialize)]
@@ -37,58 +38,61 @@ struct VmJson {
     rules: Vec<RuleJson>,
     lost_links: u32,
     policy: PolicyJson,
+    cgroup: Option<GroupJson>,
+    /// From a wake-up to its effect, with levers that a worker moves.
+    effect_ns: Summary,
     limits: Vec<Limit>,
     vcpus: Vec<VcpuJson>,
     links: Vec<LinkJson>,
 }
 
+/// The control group that the lever moves.
 #[derive(Serialize)]
-struct VcpuJson {
-    index: u32,
-    tid: u32,
-    nice: i32,
-    baseline: i32,
-    attached: bool,
-    on_cpu: bool,
+struct GroupJson {
+    inode: u64,
+    /// Its name; none if it is not to be found any more.
+    name: Option<String>,
+    path: Option<std::path::PathBuf>,
+    /// An administrator has changed its weight meanwhile.
     foreign: bool,
-    moved: bool,
-    oncpu_ns: u64,
-    preempted: u64,
-    halted: u64,
-    blocked: u64,
-    yielded: u64,
+    /// A vCPU thread is in another one.
+    left: bool,
 }
 
-impl From<&Vcpu> for VcpuJson {
-    fn from(vcpu: &Vcpu) -> Self {
-        let has = |flag| vcpu.flags & flag != 0;
-        Self {
-            index: vcpu.index,
-            tid: vcpu.tid,
-            nice: vcpu.nice,
-            baseline: vcpu.baseline,
-            attached: has(VCPU_ATTACHED),
-            on_cpu: has(VCPU_ON_CPU),
-            foreign: has(VCPU_FOREIGN),
-            moved: has(VCPU_MOVED),
-            oncpu_ns: vcpu.oncpu,
-            preempted: vcpu.preempted,
-            halted: vcpu.halted,
-            blocked: vcpu.blocked,
-            yielded: vcpu.yielded,
+impl GroupJson {
+    fn of(vm: &VmGet) -> Option<Self> {
+        if vm.group == 0 {
+            return None;
         }
+        let group = Hierarchy::here()
+            .ok()
+            .and_then(|all| all.with_inode(vm.group));
+        let (name, path) = group.map(|group| (group.name, group.path)).unzip();
+        Some(Self {
+            inode: vm.group,
+            name,
+            path,
+            foreign: vm.flags_out & VM_GROUP_FOREIGN != 0,
+            left: vm.flags_out & VM_GROUP_LEFT != 0,
+        })
     }
-}
 
-impl VcpuJson {
-    /// What is worth saying of it.
-    fn remark(&self) -> &'static str {
-        match (self.attached, self.foreign, self.on_cpu) {
-            (false, ..) => "not seen running yet",
-            (_, true, _) => "nice set by hand: left alone",
-            (_, _, true) => "running",
-            _ => "",
+    /// Which it is, and where an administrator's change has won.
+    fn lines(&self, vm: &str) -> Vec<String> {
+        let mut lines = vec![match &self.path {
+            Some(path) => path.display().to_string(),
+            None => format!("inode {}, which is removed or not mounted here", self.inode),
+        }];
+        if self.foreign {
+            lines.push("its weight was set by hand: left alone".to_string());
         }
+        if self.left {
+            lines.push(format!(
+                "a vCPU thread was moved to another one, which is left alone; to use that one: \
+                 `sleepyctl vm set {vm} --lever cgroup`"
+            ));
+        }
+        lines
     }
 }
 
@@ -131,6 +135,7 @@ pub fn run(output: Output, name: &str) -> Result<()> {
     let vcpus = device.vcpus(vm)?.ok_or_else(gone)?;
     let rules = device.rules(vm)?.ok_or_else(gone)?;
     let links = device.links(vm)?.ok_or_else(gone)?;
+    let stats = device.stats(vm)?.ok_or_else(gone)?;
     let names = netns::names();
     let link = |link: &VmLink| LinkJson {
         name: text(&link.name),
@@ -151,6 +156,8 @@ pub fn run(output: Output, name: &str) -> Result<()> {
             rules: rules.iter().map(RuleJson::from).collect(),
             lost_links: vm.lost_links,
             policy: PolicyJson::from(&vm.policy),
+            cgroup: GroupJson::of(vm),
+            effect_ns: Summary::from(&stats.effect),
             limits: host::limits(),
             vcpus: vcpus.iter().map(VcpuJson::from).collect(),
             links: links.iter().map(link).collect(),
@@ -180,39 +187,65 @@ fn human(vm: &VmGet, json: &VmJson, own_netns: Option<u64>) -> String {
         "{} (id {}): {}, {in_flight}{calls}\n\n",
         json.name, json.id, json.state
     );
-    let mut field = |name: &str, value: &str| out.push_str(&format!("  {name:<9}{value}\n"));
-    field("process", &format!("{}{comm}", json.pid));
-    field("lever", &policy::lever_text(&vm.policy));
-    field("times", &policy::times_text(&vm.policy));
-    field("sleep on", &policy::events_text(&vm.policy, Set::SleepOn));
-    field("wake on", &policy::events_text(&vm.policy, Set::WakeOn));
+    let mut put = |name: &str, text: &str, break_after: &str| {
+        out += &hang(&format!("  {name:<9}"), text, break_after);
+    };
+    put("process", &format!("{}{comm}", json.pid), " ");
+    put("lever", &lever_text(&vm.policy), " ");
+    let cgroup = json.cgroup.iter().flat_map(|group| group.lines(&json.name));
+    for (i, line) in cgroup.enumerate() {
+        put(if i == 0 { "cgroup" } else { "" }, &line, " ");
+    }
+    if let Some(text) = effect_text(&json.effect_ns) {
+        put("effect", &text, " ");
+    }
+    put("times", &policy::times_text(&vm.policy), " ");
+    put(
+        "sleep on",
+        &policy::events_text(&vm.policy, Set::SleepOn),
+        " ",
+    );
+    put(
+        "wake on",
+        &policy::events_text(&vm.policy, Set::WakeOn),
+        " ",
+    );
     for (i, line) in rule_lines(&json.rules).iter().enumerate() {
-        field(if i == 0 { "rules" } else { "" }, line);
+        // A filter stays in one line, to be copied.
+        put(if i == 0 { "rules" } else { "" }, line, "\n");
     }
     for (i, link) in json.links.iter().enumerate() {
-        field(
-            if i == 0 { "links" } else { "" },
-            &link_text(link, own_netns),
-        );
+        let text = link_text(link, own_netns);
+        put(if i == 0 { "links" } else { "" }, &text, " ");
     }
     if json.links.is_empty() && json.lost_links == 0 {
-        field("links", "none");
+        put("links", "none", " ");
     }
     if json.lost_links > 0 {
-        field(
-            "",
-            &format!(
-                "{} lost: the VM is kept awake; remove and add it again",
-                json.lost_links
-            ),
-        );
+        let lost = json.lost_links;
+        let text = format!("{lost} lost: the VM is kept awake; remove and add it again");
+        put("", &text, " ");
     }
     for note in json.limits.iter().filter_map(|l| l.note(vm.policy.wake_on)) {
-        field("", &note);
+        put("", &note, " ");
     }
     out.push('\n');
-    out.push_str(&vcpu_table(&json.vcpus));
+    out.push_str(&vcpus::table(&json.vcpus));
     out
+}
+
+/// How long the lever took to give weight back, if that takes time.
+fn effect_text(effect: &Summary) -> Option<String> {
+    let time = |time: Option<u64>| time.map_or_else(|| "-".to_string(), short);
+    (effect.count > 0).then(|| {
+        format!(
+            "p50 {}, p99 {}, max {} after a wake-up ({} of them)",
+            time(effect.p50),
+            time(effect.p99),
+            time(effect.max),
+            effect.count
+        )
+    })
 }
 
 /// The user's rules, a line each, and how many came with sleepyctl.
@@ -261,58 +294,10 @@ fn link_text(link: &LinkJson, own_netns: Option<u64>) -> String {
     format!("{}{netns} (index {})", link.name, link.ifindex)
 }
 
-fn vcpu_table(vcpus: &[VcpuJson]) -> String {
-    if vcpus.is_empty() {
-        return "  no vCPUs yet\n".to_string();
-    }
-    let mut table = Table::new(&[
-        ("VCPU", Right),
-        ("THREAD", Right),
-        ("NICE", Right),
-        ("BASELINE", Right),
-        ("ON CPU", Right),
-        ("PREEMPTED", Right),
-        ("HALTED", Right),
-        ("BLOCKED", Right),
-        ("", Left),
-    ]);
-    for vcpu in vcpus {
-        table.row(vec![
-            vcpu.index.to_string(),
-            vcpu.tid.to_string(),
-            vcpu.nice.to_string(),
-            vcpu.baseline.to_string(),
-            short(vcpu.oncpu_ns),
-            vcpu.preempted.to_string(),
-            vcpu.halted.to_string(),
-            vcpu.blocked.to_string(),
-            vcpu.remark().to_string(),
-        ]);
-    }
-    table.text("  ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sleepy_uapi::POLICY_BOOST;
-
-    fn vcpu(index: u32, flags: u32) -> VcpuJson {
-        let busy = Vcpu {
-            index,
-            tid: 4_194_304,
-            nice: 19,
-            baseline: -20,
-            flags,
-            oncpu: 59_900_000_000,
-            preempted: 1_234_567,
-            halted: 1_234_567,
-            blocked: 1_234_567,
-            yielded: 1_234_567,
-            ..Vcpu::default()
-        };
-        VcpuJson::from(&busy)
-    }
+    use sleepy_uapi::{POLICY_BOOST, Vcpu};
 
     fn rule(origin: Origin, text: &str) -> RuleJson {
         RuleJson {
@@ -326,9 +311,14 @@ mod tests {
 
     #[test]
     fn view_fits_80_columns() {
+        let mut effect = sleepy_uapi::Histogram::default();
+        effect.buckets[40] = 5;
         let policy = sleepy_uapi::Policy {
             boost_nice: -20,
+            boost_budget: 20_000_000,
+            boost_period: 100_000_000,
             flags: POLICY_BOOST,
+            lever: sleepy_uapi::LEVER_PARK,
             ..policy::default()
         };
         let vm = VmGet {
@@ -351,10 +341,15 @@ mod tests {
             lost_links: 1,
             policy: PolicyJson::from(&policy),
             limits: Vec::new(),
-            vcpus: vec![
-                vcpu(0, VCPU_ATTACHED | VCPU_MOVED | VCPU_ON_CPU),
-                vcpu(127, VCPU_ATTACHED),
-            ],
+            vcpus: vec![VcpuJson::from(&Vcpu::default())],
+            cgroup: Some(GroupJson {
+                inode: 7,
+                name: Some("/m/a".to_string()),
+                path: Some("/sys/fs/cgroup/m/a".into()),
+                foreign: true,
+                left: true,
+            }),
+            effect_ns: Summary::from(&effect),
             links: vec![
                 LinkJson {
                     name: "tap0".to_string(),
@@ -378,21 +373,16 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("1 lost"), "{text}");
+        assert!(text.contains("  cgroup   /sys/fs/cgroup/m/a\n"), "{text}");
+        assert!(
+            text.contains("         its weight was set by hand: left alone\n"),
+            "{text}"
+        );
+        assert!(text.contains("  effect   p50 "), "{text}");
         assert!(text.contains("waits for 1 answer"), "{text}");
         assert!(
             text.contains("  rules    request  to-vm    tcp dst port 80\n           and 1 for TCP, 1 for noise\n"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn flags_have_words() {
-        assert_eq!(vcpu(0, 0).remark(), "not seen running yet");
-        assert_eq!(
-            vcpu(0, VCPU_ATTACHED | VCPU_ON_CPU | VCPU_FOREIGN).remark(),
-            "nice set by hand: left alone"
-        );
-        assert_eq!(vcpu(0, VCPU_ATTACHED | VCPU_ON_CPU).remark(), "running");
-        assert_eq!(vcpu(0, VCPU_ATTACHED).remark(), "");
     }
 }

@@ -2,18 +2,20 @@
 
 //! A VM as it shall be, and how it comes to be so: the one way of `vm add`, `vm set` and `apply`.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use sleepy_uapi as uapi;
 use sleepy_uapi::{Info, MAX_LINKS, NAME_SIZE, Policy, VmAdd, VmGet, VmSet};
 
 use crate::attempt::{Attempt, too_many_links};
+use crate::cgroup::Group;
 use crate::device::{Device, gone, vm_name};
 use crate::error::{Error, Result};
 use crate::events::Set;
 use crate::filter::Compiled;
 use crate::link::Found;
+use crate::probe::Choice;
 use crate::vmm::Vmm;
 
 /// A VM as it shall be.
@@ -28,6 +30,10 @@ pub struct Wanted {
     pub links: Vec<Found>,
     /// How it sleeps and wakes.
     pub policy: Policy,
+    /// The control group that the lever needs.
+    pub group: Option<Group>,
+    /// Why its lever is this one, if it was chosen for the user.
+    pub choice: Option<Choice>,
     /// What its packets mean.
     pub rules: Vec<Compiled>,
 }
@@ -44,12 +50,14 @@ impl Wanted {
             }
             _ => None,
         };
+        let group = self.group.as_ref().map(Group::open).transpose()?;
         let mut add = VmAdd {
             name: name_bytes(&self.name),
             pid: self.vmm.pid(),
             vm_fd: vm_fd.as_ref().map_or(-1, |fd| fd.as_raw_fd()),
             start_time: self.vmm.start_time(),
             policy: self.policy,
+            group_fd: fd_number(group.as_ref()),
             ..VmAdd::default()
         };
         let rules: Vec<_> = self.rules.iter().map(Compiled::kernel_rule).collect();
@@ -70,6 +78,8 @@ impl Wanted {
                         .and_then(|link| owner(device, link)),
                     links: self.link_names(),
                     rules: rule_names(&self.rules),
+                    group: self.group.as_ref().map(|group| group.name.as_str()),
+                    group_owner: group_owner(device, self.group.as_ref()),
                 };
                 attempt.error(errno, add.fault, add.fault_index)
             })?;
@@ -133,18 +143,26 @@ pub fn wakes_on_packets(policy: &Policy) -> bool {
     policy.wake_on >> uapi::WAKE_PACKET & 1 == 1
 }
 
-/// Replaces a VM's policy, rules, or both, in one step.
+/// A descriptor's number for the kernel, which takes -1 for none.
+fn fd_number(fd: Option<&OwnedFd>) -> i32 {
+    fd.map_or(-1, AsRawFd::as_raw_fd)
+}
+
+/// Replaces a VM's policy, with the control group that its lever needs, its rules, or both, in one step.
 pub fn change(
     device: &Device,
     vm: &VmGet,
-    policy: Option<Policy>,
+    policy: Option<(Policy, Option<&Group>)>,
     rules: Option<&[Compiled]>,
 ) -> Result<()> {
     let flag = |set, flag| if set { flag } else { 0 };
+    let group = policy.and_then(|(_, group)| group);
+    let fd = group.map(Group::open).transpose()?;
     let mut set = VmSet {
         id: vm.id,
         flags: flag(policy.is_some(), uapi::SET_POLICY) | flag(rules.is_some(), uapi::SET_RULES),
-        policy: policy.unwrap_or_default(),
+        policy: policy.map(|(policy, _)| policy).unwrap_or_default(),
+        group_fd: fd_number(fd.as_ref()),
         ..VmSet::default()
     };
     let kernel_rules: Option<Vec<_>> =
@@ -163,6 +181,8 @@ pub fn change(
                 link_owner: None,
                 links: Vec::new(),
                 rules: rule_names(rules.unwrap_or_default()),
+                group: group.map(|group| group.name.as_str()),
+                group_owner: group_owner(device, group),
             };
             attempt.error(errno, set.fault, set.fault_index)
         })
@@ -198,6 +218,13 @@ pub fn owner(device: &Device, link: &Found) -> Option<String> {
             .any(|other| (other.netns, other.ifindex) == link.key())
     };
     device.vms().ok()?.iter().find(|vm| has(vm)).map(vm_name)
+}
+
+/// The VM whose lever has this group.
+fn group_owner(device: &Device, group: Option<&Group>) -> Option<String> {
+    let inode = group?.inode()?;
+    let vms = device.vms().ok()?;
+    vms.iter().find(|vm| vm.group == inode).map(vm_name)
 }
 
 /// Numbers with commas between them.
@@ -249,6 +276,8 @@ mod tests {
                 wake_on,
                 ..policy::default()
             },
+            group: None,
+            choice: None,
             rules: Vec::new(),
         }
     }

@@ -7,10 +7,11 @@ use std::fmt;
 use serde::Serialize;
 use sleepy_uapi::{Policy, VmRule};
 
+use crate::boost::{boost, budget};
 use crate::device::rule_text;
 use crate::error::Result;
 use crate::events::Set;
-use crate::policy::{boost, lever_name};
+use crate::lever::{Weight, shown};
 use crate::program::Program;
 use crate::rule::{Match, Origin, Rule};
 use crate::time;
@@ -55,8 +56,10 @@ pub fn list<T: AsRef<str>>(names: &[T]) -> String {
 pub fn policy(before: &Policy, after: &Policy) -> Vec<Change> {
     let boost =
         |policy: &Policy| boost(policy).map_or_else(|| "off".to_string(), |n| n.to_string());
+    let limit =
+        |policy: &Policy| budget(policy).map_or_else(|| "none".to_string(), |b| b.to_string());
     let events = |set: Set, bits| list(&set.names(bits));
-    let fields: [(&'static str, String, String); 11] = [
+    let fields: [(&'static str, String, String); 15] = [
         (
             "sleep_on",
             events(Set::SleepOn, before.sleep_on),
@@ -67,13 +70,29 @@ pub fn policy(before: &Policy, after: &Policy) -> Vec<Change> {
             events(Set::WakeOn, before.wake_on),
             events(Set::WakeOn, after.wake_on),
         ),
-        ("lever", lever_name(before.lever), lever_name(after.lever)),
+        ("lever", shown(before), shown(after)),
         (
             "sleepy_nice",
             before.sleepy_nice.to_string(),
             after.sleepy_nice.to_string(),
         ),
+        (
+            "sleepy_weight",
+            Weight(before.sleepy_weight).to_string(),
+            Weight(after.sleepy_weight).to_string(),
+        ),
+        (
+            "park_max",
+            time::exact(before.park_max),
+            time::exact(after.park_max),
+        ),
+        (
+            "stir_run",
+            time::exact(before.stir_run),
+            time::exact(after.stir_run),
+        ),
         ("boost_nice", boost(before), boost(after)),
+        ("boost_budget", limit(before), limit(after)),
         (
             "linger",
             time::exact(before.linger),

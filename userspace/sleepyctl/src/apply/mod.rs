@@ -11,7 +11,8 @@ use crate::device::{Device, vm_name};
 use crate::error::{Error, Exit, Result};
 use crate::manifest::load::{Manifests, load};
 use crate::manifest::report::Finding;
-use crate::output::{self, ErrorJson, Output};
+use crate::output::{self, ErrorJson, Output, hang};
+use crate::probe::Choice;
 use crate::wanted::change;
 
 use diff::Change;
@@ -39,8 +40,14 @@ struct Outcome {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     replaced: bool,
     changes: Vec<Change>,
+    /// Why its lever is this one, if sleepyctl has chosen it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lever_why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// The same as a sentence.
+    #[serde(skip)]
+    chosen: Option<String>,
     /// What a new one is.
     #[serde(skip)]
     about: String,
@@ -103,6 +110,10 @@ impl Apply {
             };
             out += &line;
             out.push('\n');
+            // Of those that stay as they are it was said before.
+            if let (Some(chosen), Done::Added | Done::Changed) = (&vm.chosen, vm.action) {
+                out += &hang("  ", chosen, " ");
+            }
         }
         let counts = [
             (self.added, format!("{would_be}added")),
@@ -191,6 +202,9 @@ fn carry_out(device: &Device, plan: Plan, dry_run: bool) -> Vec<Outcome> {
         outcome.replaced = replaced;
         outcome.about = step.wanted.about();
         outcome.changes = step.changes;
+        let choice = step.wanted.choice.as_ref();
+        outcome.chosen = choice.map(Choice::to_string);
+        outcome.lever_why = choice.map(|choice| choice.why.clone());
         outcomes.push(outcome);
     }
     outcomes
@@ -203,6 +217,8 @@ fn outcome(name: String, done: Done, result: Result<()>) -> Outcome {
         action: if error.is_some() { Done::Failed } else { done },
         replaced: false,
         changes: Vec::new(),
+        lever_why: None,
+        chosen: None,
         error,
         about: String::new(),
     }
@@ -231,7 +247,9 @@ fn take(device: &Device, step: &Step, dry_run: bool) -> Result<Done> {
         Action::Change(vm, parts) => change(
             device,
             vm,
-            parts.policy.then_some(wanted.policy),
+            parts
+                .policy
+                .then_some((wanted.policy, wanted.group.as_ref())),
             parts.rules.then_some(&wanted.rules),
         )?,
     }

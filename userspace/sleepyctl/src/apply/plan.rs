@@ -2,6 +2,7 @@
 
 //! What has to be done so that the host is as manifests say. Nothing is done here.
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 
 use sleepy_uapi::{Info, VmGet, VmLink, VmRule};
@@ -10,12 +11,16 @@ use super::diff::{self, Change};
 use crate::device::{Device, text, vm_name};
 use crate::error::Result;
 use crate::filter::Compiler;
+use crate::lever::shown;
 use crate::link::{self, Found};
 use crate::manifest::report::{Report, Spot};
 use crate::manifest::vm::{Vm, check_name};
+use crate::probe::{Futile, Survey};
 use crate::processes::Processes;
 use crate::vmm::Vmm;
 use crate::wanted::{Wanted, check_events};
+
+mod lever;
 
 /// What is to be done with one VM.
 pub struct Step {
@@ -102,6 +107,14 @@ pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Re
     }
     let mut planner = Planner {
         info: device.info()?,
+        survey: if vms.iter().any(|vm| Survey::is_needed(&vm.policy)) {
+            Some(Survey::take(Some(device))?)
+        } else {
+            None
+        },
+        quick: LazyCell::new(Box::new(|| Survey::quick(device))),
+        futile: Vec::new(),
+        groupless: Vec::new(),
         running,
         owners,
         compiler: None,
@@ -109,6 +122,7 @@ pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Re
     };
     let steps = targets.iter().filter_map(|target| planner.step(target));
     let steps = steps.collect();
+    planner.judge_levers();
     Ok(Plan { remove, steps })
 }
 
@@ -153,6 +167,14 @@ fn targets<'a>(vms: &'a [Vm], processes: &Processes, report: &mut Report) -> Vec
 
 struct Planner<'a> {
     info: Info,
+    /// For levers that depend on the host.
+    survey: Option<Survey>,
+    /// For what is said of others.
+    quick: LazyCell<Option<Survey>, Box<dyn FnOnce() -> Option<Survey> + 'a>>,
+    /// Levers that do nothing: in which table, and for which VM.
+    futile: Vec<(Spot, String, Futile)>,
+    /// Levers that need a group that is not there.
+    groupless: Vec<(Spot, String, Futile)>,
     running: HashMap<String, Running>,
     /// Who has a link, or will have it.
     owners: HashMap<(u64, u32), String>,
@@ -180,11 +202,14 @@ impl Planner<'_> {
             vm_fd: vm.vm_fd,
             links,
             policy: vm.policy,
+            group: None,
+            choice: None,
             rules: Vec::new(),
         };
         let checked = check_events(&self.info, &vm.policy)
             .and_then(|()| wanted.check_links(!vm.own_rules.is_empty(), vm.auto_link));
         self.good(vm.spot, checked)?;
+        self.choose(vm, &mut wanted)?;
 
         let rules = vm.rules();
         let mut changes = Vec::new();
@@ -193,7 +218,7 @@ impl Planner<'_> {
             Some(old) => {
                 changes.extend(changes_of_handle(old, &wanted));
                 let replaced = !changes.is_empty();
-                let policy = diff::policy(&old.vm.policy, &vm.policy);
+                let policy = diff::policy(&old.vm.policy, &wanted.policy);
                 let compared = diff::rules(&old.rules, &rules);
                 let old = old.vm;
                 let rules = self.good(vm.spot, compared)?;
@@ -212,6 +237,20 @@ impl Planner<'_> {
         if let Action::Add | Action::Replace(_) = action {
             let machines = wanted.virtual_machines();
             self.good(vm.selector.spot, machines)?;
+        }
+        let new_lever = match action {
+            Action::Add | Action::Replace(_) => Some(0),
+            Action::Change(old, parts) => parts.policy.then_some(old.group),
+            Action::Keep => None,
+        };
+        if let Some(group_so_far) = new_lever {
+            self.find_group(vm, &mut wanted, group_so_far)?;
+        }
+        let same_lever = |old: &VmGet| shown(&old.policy) == shown(&wanted.policy);
+        match action {
+            Action::Keep => {}
+            Action::Change(old, _) if same_lever(&old) => {}
+            _ => self.doubt(vm, &wanted),
         }
         if !matches!(action, Action::Keep) {
             let compiled = self.compile(rules, &wanted.links);
@@ -316,6 +355,10 @@ mod tests {
         assert_eq!(report.findings(), []);
         let mut planner = Planner {
             info: Info::default(),
+            survey: None,
+            quick: LazyCell::new(Box::new(|| None)),
+            futile: Vec::new(),
+            groupless: Vec::new(),
             running: HashMap::new(),
             owners: HashMap::new(),
             compiler: None,
@@ -327,6 +370,7 @@ mod tests {
             pid: child.id() as i32,
         };
         assert!(planner.step(&target).is_none());
+        drop(planner);
         let findings = report.findings().into_iter();
         findings
             .map(|found| (found.severity, found.message))

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use clap::ValueEnum;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -14,22 +13,28 @@ use super::report::{Report, Spot, Spotted};
 use super::rules;
 use super::selector::Selector;
 use super::value::{boolean, integer, string, time, wrong};
+use crate::boost::{Boost, Budget, parse_budget};
 use crate::events::Set;
 use crate::filter::Handle;
-use crate::policy::{Boost, Lever, Settings};
+use crate::lever::{Lever, parse_weight};
+use crate::policy::Settings;
 use crate::rule::Rule;
 use crate::similar;
-use crate::time::{parse, parse_timeout};
+use crate::time::{parse, parse_stir, parse_timeout};
 
 /// Keys that every table may have.
-pub const COMMON: [&str; 16] = [
+pub const COMMON: [&str; 20] = [
     "profile",
     "ports",
     "sleep_on",
     "wake_on",
     "lever",
     "sleepy_nice",
+    "sleepy_weight",
+    "park_max",
+    "stir_run",
     "boost_nice",
+    "boost_budget",
     "linger",
     "request_timeout",
     "max_sleep",
@@ -196,9 +201,16 @@ impl Common {
             }
             "sleep_on" => settings.sleep_on = events(Set::SleepOn, value, reader),
             "wake_on" => settings.wake_on = events(Set::WakeOn, value, reader),
-            "lever" => settings.lever = reader.take(key, value, lever),
+            "lever" => {
+                let read = |value: &DeValue<'_>| Lever::of_name(&string(value)?);
+                settings.lever = reader.take(key, value, read);
+            }
             "sleepy_nice" => settings.sleepy_nice = reader.take(key, value, range),
+            "sleepy_weight" => settings.sleepy_weight = reader.take(key, value, weight),
+            "park_max" => settings.park_max = reader.take(key, value, |v| time(v, parse_timeout)),
+            "stir_run" => settings.stir_run = reader.take(key, value, |v| time(v, parse_stir)),
             "boost_nice" => settings.boost_nice = reader.take(key, value, boost),
+            "boost_budget" => settings.boost_budget = reader.take(key, value, budget),
             "linger" => settings.linger = reader.take(key, value, |v| time(v, parse)),
             "request_timeout" => {
                 settings.request_timeout = reader.take(key, value, |v| time(v, parse_timeout));
@@ -229,18 +241,23 @@ fn events(set: Set, value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Op
     Some(events.iter().fold(0, |bits, event| bits | event.value))
 }
 
-fn lever(value: &DeValue<'_>) -> Result<Lever, String> {
-    let name = string(value)?;
-    let levers = Lever::value_variants();
-    let names: Vec<String> = levers
-        .iter()
-        .map(|lever| crate::policy::lever_name(*lever as u32))
-        .collect();
-    let found = names.iter().position(|known| *known == name);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    found
-        .map(|at| levers[at])
-        .ok_or_else(|| similar::unknown("lever", &name, &names))
+fn weight(value: &DeValue<'_>) -> Result<u32, String> {
+    match value {
+        DeValue::String(text) => parse_weight(text),
+        DeValue::Integer(_) => integer(value, 1..=sleepy_uapi::MAX_WEIGHT.into()),
+        other => Err(wrong(other, "a number from 1 to 10000, or \"idle\"")),
+    }
+}
+
+fn budget(value: &DeValue<'_>) -> Result<Budget, String> {
+    match value {
+        DeValue::Boolean(false) => Ok(Budget::UNLIMITED),
+        DeValue::String(text) => parse_budget(text),
+        other => Err(wrong(
+            other,
+            "a text: BUDGET/PERIOD, such as \"20ms/100ms\"; or false",
+        )),
+    }
 }
 
 fn boost(value: &DeValue<'_>) -> Result<Boost, String> {

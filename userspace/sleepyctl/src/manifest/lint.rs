@@ -11,7 +11,10 @@ use sleepy_uapi::{
 use super::entry::Common;
 use super::report::{Report, Spot, Spotted};
 use super::vm::Vm;
+use crate::boost::{Budget, boost};
 use crate::filter;
+use crate::lever::Lever;
+use crate::policy;
 use crate::rule::Rule;
 
 /// Looks a VM over; `own` is what its own table says.
@@ -31,6 +34,7 @@ pub fn lint(vm: &Vm, own: &Common, report: &mut Report) {
         );
     }
     times(vm, own, report);
+    lever(vm, own, report);
     // What a rule that is wrong would have done is not known.
     if !vm.faulty {
         rules(vm, report);
@@ -74,6 +78,49 @@ fn times(vm: &Vm, own: &Common, report: &mut Report) {
         "timer",
         wakes_on(vm, uapi::WAKE_TIMER),
     );
+}
+
+/// What the lever makes nothing of.
+fn lever(vm: &Vm, own: &Common, report: &mut Report) {
+    let place = |key: &str| {
+        let spot = own.keys.get(key).copied();
+        spot.filter(|_| !own.wrong.contains(key))
+    };
+    if let Err(why) = policy::check_stir(&vm.policy) {
+        let spot = place("stir_run").or(place("park_max")).unwrap_or(vm.spot);
+        report.error(spot, why);
+    }
+    if let Err(why) = policy::check_boost(&vm.policy) {
+        let spot = place("boost_nice").or(place("lever")).unwrap_or(vm.spot);
+        report.error(spot, why);
+    }
+    let Some(lever) = Lever::asked(&vm.policy) else {
+        return;
+    };
+    for key in ["sleepy_nice", "sleepy_weight", "park_max", "stir_run"] {
+        if let Some(spot) = place(key).filter(|_| !lever.uses(key)) {
+            let users = Lever::REAL[1..].iter().filter(|lever| lever.uses(key));
+            let users: Vec<&str> = users.map(|lever| lever.name()).collect();
+            let message = format!(
+                "`{key}` has no effect with the lever {}; it is for {}",
+                lever.name(),
+                users.join(", ")
+            );
+            report.warning(spot, message);
+        }
+    }
+    let limited = vm
+        .boost_budget
+        .is_some_and(|budget| budget != Budget::UNLIMITED);
+    if let Some(spot) = place("boost_budget")
+        && limited
+        && boost(&vm.policy).is_none()
+    {
+        report.warning(
+            spot,
+            "`boost_budget` has no effect: there is no `boost_nice`",
+        );
+    }
 }
 
 fn rules(vm: &Vm, report: &mut Report) {

@@ -7,6 +7,7 @@ use sleepy_uapi::{NAME_SIZE, Policy};
 use super::entry::{Common, Entry, RULE};
 use super::report::{Report, Spot, Spotted};
 use super::selector::Selector;
+use crate::boost::Budget;
 use crate::filter::check_text;
 use crate::policy;
 use crate::rule::{self, Rule};
@@ -33,6 +34,8 @@ pub struct Vm {
     pub auto_link: bool,
     /// How it sleeps and wakes.
     pub policy: Policy,
+    /// What limits a boost, whether there is one or not.
+    pub boost_budget: Option<Budget>,
     /// Its own rules, and its profile's.
     pub own_rules: Vec<Spotted<Rule>>,
     /// Whether the rules for TCP are there.
@@ -102,6 +105,7 @@ impl Vm {
             links,
             auto_link: common.auto_link.unwrap_or(true),
             policy: settings.apply(policy::default()),
+            boost_budget: settings.boost_budget,
             own_rules,
             tcp_defaults: common.tcp_defaults.unwrap_or(true),
             noise: common.noise.unwrap_or(true),

@@ -47,6 +47,22 @@ fn what_is_perhaps_not_meant() {
             "f:5:15: warning: `timer_slack` has no effect: `wake_on` has no `timer`",
         ),
         (
+            format!("park_max = \"5s\"\n{GOOD_RULES}"),
+            "f:5:12: warning: `park_max` has no effect with the lever nice; it is for park",
+        ),
+        (
+            format!("lever = \"idle\"\nsleepy_nice = 5\n{GOOD_RULES}"),
+            "f:6:15: warning: `sleepy_nice` has no effect with the lever idle; it is for nice",
+        ),
+        (
+            format!("lever = \"park\"\nsleepy_weight = 5\n{GOOD_RULES}"),
+            "f:6:17: warning: `sleepy_weight` has no effect with the lever park; it is for cgroup",
+        ),
+        (
+            format!("boost_budget = \"1ms/10ms\"\n{GOOD_RULES}"),
+            "f:5:16: warning: `boost_budget` has no effect: there is no `boost_nice`",
+        ),
+        (
             "linger = \"5ms\"".to_string(),
             "f:2:1: warning: only max_sleep wakes this VM",
         ),
@@ -59,6 +75,11 @@ fn what_is_perhaps_not_meant() {
     for good in [
         format!("sleep_on = [\"response\", \"idle\"]\n{request}"),
         "lever = \"observe\"".to_string(),
+        format!("lever = \"observe\"\nsleepy_weight = 5\npark_max = \"5s\"\n{GOOD_RULES}"),
+        format!("lever = \"auto\"\nsleepy_weight = 5\npark_max = \"5s\"\n{GOOD_RULES}"),
+        format!("lever = \"cgroup\"\nsleepy_weight = \"idle\"\n{GOOD_RULES}"),
+        format!("boost_nice = -5\nboost_budget = \"1ms/10ms\"\n{GOOD_RULES}"),
+        format!("boost_budget = false\n{GOOD_RULES}"),
         "[[vm.rule]]\nbpf = \"/sys/fs/bpf/x\"".to_string(),
         GOOD_RULES.to_string(),
     ] {

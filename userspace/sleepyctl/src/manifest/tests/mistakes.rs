@@ -52,6 +52,46 @@ fn values_of_keys() {
             "f:5:9: error: `lever`: there is no lever `nicer`; did you mean `nice`?",
         ),
         (
+            "lever = \"parks\"",
+            "f:5:9: error: `lever`: there is no lever `parks`; did you mean `park`?",
+        ),
+        (
+            "sleepy_weight = 0",
+            "f:5:17: error: `sleepy_weight`: 0 is out of range; it must be a number from 1 to 10000",
+        ),
+        (
+            "sleepy_weight = \"none\"",
+            "f:5:17: error: `sleepy_weight`: a number from 1 to 10000, or idle",
+        ),
+        (
+            "sleepy_weight = false",
+            "f:5:17: error: `sleepy_weight`: this is true or false, it must be a number from 1 to 10000, or \"idle\"",
+        ),
+        (
+            "lever = \"park\"\nstir_run = \"10us\"",
+            "f:6:12: error: `stir_run`: at least 50us",
+        ),
+        (
+            "lever = \"idle\"\nboost_nice = -5",
+            "f:6:14: error: the lever idle has no boost; leave",
+        ),
+        (
+            "lever = \"park\"\npark_max = \"1ms\"\nstir_run = \"2ms\"",
+            "f:7:12: error: stir_run 2ms is longer than park_max 1ms",
+        ),
+        (
+            "boost_nice = -5\nboost_budget = \"20ms\"",
+            "f:6:16: error: `boost_budget`: there is no / in it; write BUDGET/PERIOD",
+        ),
+        (
+            "boost_nice = -5\nboost_budget = 20",
+            "f:6:16: error: `boost_budget`: this is a number, it must be a text: BUDGET/PERIOD",
+        ),
+        (
+            "boost_nice = -5\nboost_budget = \"2s/1s\"",
+            "f:6:16: error: `boost_budget`: the budget 2s is longer than its period 1s",
+        ),
+        (
             "auto_link = \"no\"",
             "f:5:13: error: `auto_link`: this is a text, it must be true or false",
         ),

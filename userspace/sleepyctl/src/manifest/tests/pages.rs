@@ -12,9 +12,12 @@ use super::super::profile::Profile;
 use super::super::{SCHEMA, rules};
 use super::findings;
 use crate::events::Set;
+use crate::lever::Lever;
 use crate::rule::{class_name, direction_name};
 
 const PAGE: &str = include_str!("../../../../../Documentation/manifest.md");
+
+const LEVERS: &str = include_str!("../../../../../Documentation/levers.md");
 
 fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
@@ -76,6 +79,7 @@ fn schema_has_every_name() {
     let common = "/definitions/common/properties";
     let classes = rules::CLASSES.map(class_name);
     for (path, expected) in [
+        (format!("{common}/lever/enum"), set(Lever::names())),
         (format!("{common}/profile/enum"), set(Profile::names())),
         (
             format!("{common}/sleep_on/items/enum"),
@@ -137,11 +141,19 @@ fn examples_have_nothing_wrong() {
 }
 
 #[test]
+fn page_of_levers_names_each() {
+    for name in Lever::names() {
+        assert!(LEVERS.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
+
+#[test]
 fn page_names_every_key_and_event() {
     let classes = rules::CLASSES.map(class_name);
     let names = TOP.into_iter().chain(COMMON).chain(VM).chain(rules::KEYS);
     let names = names
         .chain(Profile::names())
+        .chain(Lever::names())
         .chain(Set::SleepOn.all())
         .chain(Set::WakeOn.all());
     for name in names.chain(classes.iter().map(String::as_str)) {

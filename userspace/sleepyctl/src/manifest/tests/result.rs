@@ -10,6 +10,7 @@ use super::super::profile::Profile;
 use super::super::selector::Selector;
 use super::super::vm::Vm;
 use super::{findings, load};
+use crate::boost::boost;
 use crate::filter::Handle;
 use crate::policy;
 use crate::rule::{BOTH, Match, Origin, Rule};
@@ -54,13 +55,9 @@ fn nearest_one_to_say_something_counts() {
          name = \"c\"
          pid = 3
          template = \"t2\"");
-    let policies = vms.iter().map(|vm| {
-        (
-            vm.policy.linger,
-            vm.policy.max_sleep,
-            policy::boost(&vm.policy),
-        )
-    });
+    let policies = vms
+        .iter()
+        .map(|vm| (vm.policy.linger, vm.policy.max_sleep, boost(&vm.policy)));
     let expected = [
         (3_000, 2_000_000_000, None),
         (2_000, 2_000_000_000, None),

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The scheduling policy of one thread.
+
+use crate::rust::sched::{self, Policy};
+use kernel::task::Task;
+
+/// What was done to a thread's scheduling policy. For process context.
+pub(super) struct Idle {
+    /// What it was before we made it `SCHED_IDLE`, if we have.
+    baseline: Option<Policy>,
+    /// Somebody else has changed what we had set: hands off.
+    foreign: bool,
+}
+
+impl Idle {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            baseline: None,
+            foreign: false,
+        }
+    }
+
+    /// Has the thread run when nobody else wants to, or as before.
+    pub(super) fn set(&mut self, task: &Task, sleepy: bool) {
+        let now = sched::policy(task);
+        if self.foreign {
+            return;
+        }
+        match self.baseline {
+            Some(_) if now != Policy::IDLE => {
+                self.baseline = None;
+                self.foreign = true;
+            }
+            Some(baseline) if !sleepy => {
+                if sched::set_policy(task, baseline).is_ok() {
+                    self.baseline = None;
+                }
+            }
+            None if sleepy && now.is_fair() && now != Policy::IDLE => {
+                if sched::set_policy(task, Policy::IDLE).is_ok() {
+                    self.baseline = Some(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether somebody else has changed what we had set.
+    pub(super) fn is_foreign(&self, task: &Task) -> bool {
+        self.foreign || (self.baseline.is_some() && sched::policy(task) != Policy::IDLE)
+    }
+
+    /// Whether the thread is as we have set it.
+    pub(super) fn is_set(&self, task: &Task) -> bool {
+        self.baseline.is_some() && !self.is_foreign(task)
+    }
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What has to wait for process context: scheduling policies, and the weights of control groups.
+
+use super::{group::Group, idle::Idle, is, Kind, Lever};
+use crate::{
+    engine::now,
+    rust::worker::{Job, Queued, Worker},
+    stats::Histogram,
+    turns::Turns,
+    uapi,
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Acquire, Atomic, Full, Release},
+        Arc, Mutex,
+    },
+    task::Task,
+};
+
+struct Thread {
+    task: ARef<Task>,
+    idle: Idle,
+}
+
+struct Threads {
+    /// By `SCHED_IDLE`.
+    idles: bool,
+    threads: KVec<Thread>,
+}
+
+struct Grouped {
+    /// To this weight.
+    sleepy: Option<u32>,
+    group: Option<Group>,
+}
+
+/// A VM's vCPU threads and its control group, as far as a worker changes them.
+///
+/// [`want`](Self::want) is for any context, the rest for process context. `threads` is taken within the locks of a VM,
+/// and within `group`; `group`, under which files are read and written, never within RTNL or what is taken within that.
+#[pin_data]
+pub(crate) struct Later {
+    /// The VM is sleepy.
+    sleepy: Atomic<bool>,
+    closed: Atomic<bool>,
+    /// When the VM was woken, until the worker has carried that out; 0 if it has.
+    woken: Atomic<u64>,
+    /// From a wake-up to its effect.
+    pub(crate) effect: Histogram,
+    turns: Arc<Turns>,
+    #[pin]
+    threads: Mutex<Threads>,
+    #[pin]
+    group: Mutex<Grouped>,
+}
+
+impl Later {
+    /// No threads and no group.
+    pub(crate) fn new(worker: Arc<Worker>, turns: Arc<Turns>) -> Result<Arc<Queued<Self>>> {
+        let threads = Threads {
+            idles: false,
+            threads: KVec::new(),
+        };
+        let group = Grouped {
+            sleepy: None,
+            group: None,
+        };
+        let later = pin_init!(Self {
+            sleepy: Atomic::new(false),
+            closed: Atomic::new(false),
+            woken: Atomic::new(0),
+            effect: Histogram::new(),
+            turns,
+            threads <- new_mutex!(threads),
+            group <- new_mutex!(group),
+        });
+        Arc::pin_init(Queued::new(worker, later), GFP_KERNEL)
+    }
+
+    /// Has the worker make the threads and the group be so. Of several calls, the last one counts. Not under a
+    /// runqueue's lock.
+    pub(super) fn want(this: &Queued<Self>, sleepy: bool) {
+        let now = if sleepy { 0 } else { now() };
+        this.sleepy.store(sleepy, Release);
+        this.woken.store(now, Release);
+        this.queue();
+    }
+
+    fn is_sleepy(&self) -> bool {
+        self.sleepy.load(Acquire) && !self.closed.load(Acquire)
+    }
+
+    fn move_threads(&self, threads: &mut Threads) {
+        let idles = self.is_sleepy() && threads.idles;
+        for thread in &mut threads.threads {
+            thread.idle.set(&thread.task, idles);
+        }
+    }
+
+    fn move_group(&self, grouped: &mut Grouped) {
+        let weight = grouped.sleepy.filter(|_| self.is_sleepy());
+        if let Some(group) = &mut grouped.group {
+            group.set(weight);
+        }
+    }
+
+    /// Replaces the lever and the group, through the baseline.
+    pub(crate) fn set_lever(&self, lever: Lever, group: Option<Group>) {
+        let mut grouped = self.group.lock();
+        grouped.sleepy = None;
+        self.move_group(&mut grouped);
+        let mut threads = self.threads.lock();
+        threads.idles = false;
+        self.move_threads(&mut threads);
+        for thread in &mut threads.threads {
+            thread.idle = Idle::new();
+        }
+        threads.idles = lever.kind == Kind::Idle;
+        self.move_threads(&mut threads);
+        drop(threads);
+        grouped.group = group;
+        grouped.sleepy = match lever.kind {
+            Kind::Group(weight) => Some(weight),
+            _ => None,
+        };
+        self.move_group(&mut grouped);
+    }
+
+    /// Restores everything, and does nothing any more.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Release);
+        self.follow();
+    }
+
+    fn follow(&self) {
+        self.move_threads(&mut self.threads.lock());
+        self.move_group(&mut self.group.lock());
+    }
+
+    /// Takes a thread on.
+    pub(crate) fn add(&self, task: ARef<Task>) -> Result {
+        let mut threads = self.threads.lock();
+        let idle = Idle::new();
+        threads.threads.push(Thread { task, idle }, GFP_KERNEL)?;
+        self.move_threads(&mut threads);
+        Ok(())
+    }
+
+    /// Whether a thread is as we have set it, and whether somebody else has changed that.
+    pub(crate) fn thread(&self, task: &Task) -> (bool, bool) {
+        let threads = self.threads.lock();
+        let thread = threads.threads.iter().find(|thread| is(&thread.task, task));
+        thread.map_or((false, false), |thread| {
+            (thread.idle.is_set(task), thread.idle.is_foreign(task))
+        })
+    }
+
+    /// The control group's inode and [`uapi::VmGet::flags_out`].
+    pub(crate) fn describe(&self) -> (u64, u32) {
+        // The files are read without the lock, lest the worker wait for a reader of low priority.
+        let Some(group) = self.group.lock().group.as_ref().map(Group::seen) else {
+            return (0, 0);
+        };
+        let has = |thread: &Thread| group.files.has(&thread.task);
+        let left = !self.threads.lock().threads.iter().all(has);
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        (
+            group.files.id(),
+            flag(group.is_foreign(), uapi::VM_GROUP_FOREIGN) | flag(left, uapi::VM_GROUP_LEFT),
+        )
+    }
+
+    /// Whether it has that group.
+    pub(crate) fn has_group(&self, group: &Group) -> bool {
+        let grouped = self.group.lock();
+        grouped.group.as_ref().is_some_and(|own| own.is(group))
+    }
+
+    /// Restores a thread and lets go of it.
+    pub(crate) fn remove(&self, task: &Task) {
+        let mut threads = self.threads.lock();
+        if let Some(index) = threads
+            .threads
+            .iter()
+            .position(|thread| is(&thread.task, task))
+        {
+            if let Ok(mut thread) = threads.threads.remove(index) {
+                thread.idle.set(&thread.task, false);
+            }
+        }
+    }
+}
+
+impl Job for Later {
+    fn run(&self) {
+        // Before: what is wanted from now on is for the next time.
+        let woken = self.woken.xchg(0, Full);
+        self.follow();
+        if woken == 0 {
+            return;
+        }
+        self.effect.record(now().saturating_sub(woken));
+        for thread in &self.threads.lock().threads {
+            self.turns.hurry(&thread.task);
+        }
+    }
+}
