@@ -10,12 +10,13 @@ from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lib import abi, guest, host, kvm, net, scene, trace  # noqa: E402
+from lib import abi, guest, host, kvm, layouts, net, scene, trace  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
-ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "turns", "vcpus", "events", "answers", "ebpf",
-         "stats", "faults", "stopped", "module", "ctl", "manifest", "filters", "guests", "protocols", "profiles", "calls", "after"]
+ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "park", "worker", "layouts", "turns", "triggers", "vcpus", "events", "answers", "ebpf",
+         "stats", "faults", "stopped", "module", "ctl", "manifest", "probe", "filters", "guests", "protocols", "profiles", "calls", "baselines", "floors", "after"]
+SHARES, REPORT = pytest.StashKey(), pytest.StashKey()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -40,6 +41,30 @@ def pytest_runtest_protocol(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(SHARES, [])
+    if rows:
+        terminalreporter.write_line("")
+        for line in layouts.table(rows):
+            terminalreporter.write_line(line)
+        if config.option.xmlpath:
+            layouts.save(rows, Path(config.option.xmlpath).with_name("levers.json"))
+    for line in config.stash.get(REPORT, []):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def shares(pytestconfig):
+    """Rows of layouts.measure(), to be printed."""
+    return pytestconfig.stash.setdefault(SHARES, [])
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig):
+    """Lines to be printed when all tests are done."""
+    return pytestconfig.stash.setdefault(REPORT, [])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,7 +33,9 @@ def policy(**given):
     """What `vm show` says of a policy; what is not given is the default."""
     return {"lever": "nice", "sleepy_nice": 19, "boost_nice": None, "linger_ns": 200_000,
             "request_timeout_ns": 5_000_000_000, "max_sleep_ns": 1_000_000_000, "quiet_ns": 50_000_000,
-            "spin_ns": 20_000_000, "timer_slack_ns": 0, "sleep_on": ["response"], "wake_on": ["request"]} | given
+            "spin_ns": 20_000_000, "timer_slack_ns": 0, "sleep_on": ["response"], "wake_on": ["request"],
+            "auto": False, "sleepy_weight": "idle", "park_max_ns": 2_000_000_000, "stir_run_ns": 500_000,
+            "boost_budget_ns": None, "boost_period_ns": None} | given
 
 
 def sleeps(vm):

@@ -50,9 +50,14 @@ def test_traffic_from_all_cpus(scenes, traffic):
     scene.set(max_sleep=LONG)
     host.wait(lambda: scene.get().in_flight == 0, "all answered or lost")
     scene.wait_sleepy()
+
+    def accounts_agree():
+        """It was added awake, and is asleep now. What is counted follows the state."""
+        stats = scene.stats()
+        return sum(stats.sleeps.values()) == sum(stats.wakes.values()) + 1
+
+    host.wait(accounts_agree, "as many sleeps as wake-ups, and one more")
     stats = scene.stats()
-    wakes, sleeps = sum(stats.wakes.values()), sum(stats.sleeps.values())
-    assert sleeps == wakes + 1, "it was added awake, and is asleep now"
     assert stats.wakes["request"] > 0 and stats.sleeps["response"] > 0
 
 

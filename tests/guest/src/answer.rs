@@ -3,7 +3,7 @@
 //! From the bytes of an HTTP request to the bytes of its answer.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The longest request taken, headers and body.
 pub const MAX_REQUEST: usize = 256 * 1024;
@@ -84,6 +84,11 @@ fn serve(target: &str) -> (Duration, &'static str, Vec<u8>) {
     };
     match path {
         "/ping" => (now, "200 OK", b"pong\n".to_vec()),
+        "/clock" => {
+            let time = SystemTime::now().duration_since(UNIX_EPOCH);
+            let time = time.unwrap_or_default().as_nanos();
+            (now, "200 OK", format!("{time}\n").into_bytes())
+        }
         "/work" => {
             let Some(units) = number("n") else {
                 return bad();

@@ -11,6 +11,7 @@ mod grpc;
 mod net;
 mod page;
 mod server;
+mod storm;
 mod web;
 
 use std::error::Error;
@@ -41,6 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|_| Server::new(wait))
         .collect::<Result<Vec<_>, _>>()?;
     let web = web::Server::new()?;
+    match setting("load").as_deref() {
+        None => {}
+        Some("storm") => storm::start(cpus)?,
+        Some(other) => return Err(format!("load={other}: give storm").into()),
+    }
     let mut threads: Vec<_> = servers
         .into_iter()
         .enumerate()

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::answer::{number, work};
 use crate::call::call;
+use crate::storm;
 
 /// The longest `/data`, and the longest piece of a `/stream`.
 const MAX_BYTES: u64 = 8 << 20;
@@ -87,6 +88,7 @@ pub async fn page(target: &str) -> Page {
         "/data" => data(query),
         "/stream" => stream(query),
         "/call" => return call(query).await,
+        "/storm" => Some(storm_so_far()),
         _ => {
             return Page::new(StatusCode::NOT_FOUND, format!("{path}: no such page\n"));
         }
@@ -106,6 +108,13 @@ async fn spend(query: &str) -> Option<Page> {
     }
     let took = start.elapsed().as_nanos();
     Some(Page::ok(format!("{{\"units\":{units},\"ns\":{took}}}\n")))
+}
+
+/// Takes the storm's lock once, too.
+fn storm_so_far() -> Page {
+    storm::turn();
+    let (turns, longest) = storm::report();
+    Page::ok(format!("{{\"turns\":{turns},\"longest_ns\":{longest}}}\n"))
 }
 
 async fn rest(query: &str) -> Option<Page> {

@@ -19,13 +19,14 @@ MAX_TEXT = 1024
 MAX_TIME = 3600 * 10**9
 MIN_TIMEOUT = 10**6
 
-OBSERVE, NICE = 0, 1
+OBSERVE, NICE, IDLE, GROUP, PARK = range(5)
 BOOST = 1
 REQUEST, RESPONSE, CLOSE, IGNORE, WAKE, SLEEP, PROGRAM = range(7)
 TO_VM, FROM_VM = 1, 2
 AWAKE, SLEEPY = 0, 1
-FAULT_NONE, FAULT_NAME, FAULT_HANDLE, FAULT_POLICY, FAULT_LINK, FAULT_RULE = range(6)
+FAULT_NONE, FAULT_NAME, FAULT_HANDLE, FAULT_POLICY, FAULT_LINK, FAULT_RULE, FAULT_GROUP = range(7)
 GET_NEXT = 1
+VM_GROUP_FOREIGN, VM_GROUP_LEFT = 1, 2
 ATTACHED, ON_CPU, FOREIGN, MOVED = 1, 2, 4, 8
 WAKES = ("request", "stir", "admin", "packet", "rule", "interrupt", "timer", "ipi", "doorbell", "hint", "answer")
 SLEEPS = ("response", "close", "timeout", "rest", "idle", "spin", "quiet", "hint", "rule", "call")
@@ -53,8 +54,10 @@ class Struct(ctypes.Structure):
 class Policy(Struct):
     _fields_ = [
         ("linger", c_uint64), ("request_timeout", c_uint64), ("max_sleep", c_uint64), ("quiet", c_uint64),
-        ("spin", c_uint64), ("timer_slack", c_uint64), ("lever", c_uint32), ("sleepy_nice", c_int32),
+        ("spin", c_uint64), ("timer_slack", c_uint64), ("park_max", c_uint64), ("stir_run", c_uint64),
+        ("boost_period", c_uint64), ("boost_budget", c_uint64), ("lever", c_uint32), ("sleepy_nice", c_int32),
         ("boost_nice", c_int32), ("flags", c_uint32), ("sleep_on", c_uint32), ("wake_on", c_uint32),
+        ("sleepy_weight", c_uint32), ("reserved", c_uint32),
     ]
 
 
@@ -93,7 +96,7 @@ class VmAdd(Struct):
         ("name", c_char * NAME_SIZE), ("pid", c_uint32), ("vm_fd", c_int32), ("start_time", c_uint64),
         ("policy", Policy), ("links", c_uint64), ("rules", c_uint64), ("n_links", c_uint32),
         ("n_rules", c_uint32), ("id", c_uint32), ("fault", c_uint32), ("fault_index", c_uint32),
-        ("reserved", c_uint32),
+        ("group_fd", c_int32),
     ]
 
 
@@ -104,7 +107,7 @@ class VmRemove(Struct):
 class VmSet(Struct):
     _fields_ = [
         ("id", c_uint32), ("flags", c_uint32), ("policy", Policy), ("rules", c_uint64), ("n_rules", c_uint32),
-        ("fault", c_uint32), ("fault_index", c_uint32), ("reserved", c_uint32),
+        ("fault", c_uint32), ("fault_index", c_uint32), ("group_fd", c_int32),
     ]
 
 
@@ -113,15 +116,15 @@ class VmGet(Struct):
         ("id", c_uint32), ("flags", c_uint32), ("name", c_char * NAME_SIZE), ("pid", c_uint32),
         ("state", c_uint32), ("start_time", c_uint64), ("policy", Policy), ("in_flight", c_uint32),
         ("n_vcpus", c_uint32), ("n_links", c_uint32), ("n_rules", c_uint32), ("lost_links", c_uint32),
-        ("calls", c_uint32),
+        ("calls", c_uint32), ("group", c_uint64), ("flags_out", c_uint32), ("reserved", c_uint32),
     ]
 
 
 class Vcpu(Struct):
     _fields_ = [
         ("index", c_uint32), ("tid", c_uint32), ("nice", c_int32), ("baseline", c_int32),
-        ("flags", c_uint32), ("reserved", c_uint32), ("oncpu", c_uint64), ("preempted", c_uint64),
-        ("halted", c_uint64), ("blocked", c_uint64), ("yielded", c_uint64),
+        ("flags", c_uint32), ("policy", c_uint32), ("oncpu", c_uint64), ("preempted", c_uint64),
+        ("halted", c_uint64), ("blocked", c_uint64), ("yielded", c_uint64), ("parked", c_uint64),
     ]
 
 
@@ -139,7 +142,7 @@ class VmStats(Struct):
         ("closed", c_uint64), ("timeouts", c_uint64), ("overflows", c_uint64), ("calls", c_uint64),
         ("answers", c_uint64), ("hints_refused", c_uint64), ("wakes_", c_uint64 * 16),
         ("sleeps_", c_uint64 * 16), ("time_", c_uint64 * 3), ("oncpu_", c_uint64 * 3),
-        ("trigger", c_uint64 * BUCKETS), ("exec_", c_uint64 * BUCKETS),
+        ("trigger", c_uint64 * BUCKETS), ("exec_", c_uint64 * BUCKETS), ("effect", c_uint64 * BUCKETS),
     ]
 
     wakes = property(lambda self: dict(zip(WAKES, self.wakes_)))
@@ -149,8 +152,8 @@ class VmStats(Struct):
 
 
 SIZES = {
-    Policy: 72, Rule: 40, Link: 8, Info: 72, VmAdd: 160, VmRemove: 8, VmSet: 104, VmGet: 152, Vcpu: 64,
-    VmLink: 32, VmArray: 16, VmStats: 2936, VmRule: 1048,
+    Policy: 112, Rule: 40, Link: 8, Info: 72, VmAdd: 200, VmRemove: 8, VmSet: 144, VmGet: 208, Vcpu: 72,
+    VmLink: 32, VmArray: 16, VmStats: 4216, VmRule: 1048,
 }
 
 
@@ -160,11 +163,11 @@ def number(direction, nr, size, kind=0xB9):
 
 W, R, RW = 1, 2, 3
 INFO = number(R, 0, 72)
-VM_ADD = number(RW, 1, 160)
+VM_ADD = number(RW, 1, 200)
 VM_REMOVE = number(W, 2, 8)
-VM_SET = number(RW, 3, 104)
-VM_GET = number(RW, 4, 152)
-VM_STATS = number(RW, 5, 2936)
+VM_SET = number(RW, 3, 144)
+VM_GET = number(RW, 4, 208)
+VM_STATS = number(RW, 5, 4216)
 VM_VCPUS = number(RW, 6, 16)
 VM_LINKS = number(RW, 7, 16)
 VM_RULES = number(RW, 8, 16)
@@ -179,7 +182,7 @@ CALLS = {
 def policy(**changes):
     """The tool's defaults, but for `changes`."""
     return Policy(linger=200_000, request_timeout=5 * SECOND, max_sleep=SECOND, lever=NICE,
-                  sleepy_nice=19, quiet=50 * MS, spin=20 * MS, sleep_on=sleep_on("response"),
+                  sleepy_nice=19, quiet=50 * MS, spin=20 * MS, park_max=2 * SECOND, stir_run=500_000, sleep_on=sleep_on("response"),
                   wake_on=wake_on("request")).but(**changes)
 
 
@@ -236,11 +239,12 @@ class Device:
     def info(self):
         return self.call(INFO, Info())
 
-    def request(self, name, pid, links=(), rules=(), vm_fd=-1, policy_=None, start=None):
+    def request(self, name, pid, links=(), rules=(), vm_fd=-1, policy_=None, start=None,
+                group_fd=-1):
         """The argument of VM_ADD. `links` are (netns fd, ifindex), `rules` (class, direction, program)."""
         add = VmAdd(name=name.encode() if isinstance(name, str) else name, pid=pid, vm_fd=vm_fd,
                     start_time=start_time(pid) if start is None else start,
-                    policy=policy_ or policy(), n_links=len(links))
+                    policy=policy_ or policy(), n_links=len(links), group_fd=group_fd)
         link_array = (Link * len(links))(*[Link(*link) for link in links])
         add.links = ctypes.addressof(link_array) if links else 0
         add.link_array = link_array
@@ -283,11 +287,12 @@ class Device:
     def remove(self, vm):
         self.call(VM_REMOVE, VmRemove(id=vm))
 
-    def set(self, vm, new):
-        self._faulty(VM_SET, VmSet(id=vm, flags=SET_POLICY, policy=new))
+    def set(self, vm, new, group_fd=-1):
+        self._faulty(VM_SET, VmSet(id=vm, flags=SET_POLICY, policy=new, group_fd=group_fd))
 
     def set_rules(self, vm, rules, policy_=None):
-        arg = VmSet(id=vm, flags=SET_RULES | (SET_POLICY if policy_ else 0), policy=policy_ or Policy())
+        arg = VmSet(id=vm, flags=SET_RULES | (SET_POLICY if policy_ else 0), policy=policy_ or Policy(),
+                    group_fd=-1)
         self._put_rules(arg, rules)
         self._faulty(VM_SET, arg)
 

@@ -72,8 +72,12 @@ class Actor:
 
     def up(self):
         """Waits until it takes interrupts and commands: it has taken the last command."""
-        host.wait(lambda: self.vmm.peek(self.kvm_fd, COMMAND, 1) == "00", "the guest has taken its command", 20,
-                  step=0.001)
+        try:
+            host.wait(lambda: self.vmm.peek(self.kvm_fd, COMMAND, 1) == "00", "the guest has taken its command", 20,
+                      step=0.001)
+        except AssertionError:
+            self.vmm.disobeys()
+            raise
 
     def do(self, command, a=0, b=0):
         self.up()

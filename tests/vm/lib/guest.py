@@ -18,9 +18,11 @@ PREFIX = "gt"  # of the guests' taps, which outlive a test
 class Guest:
     """One guest. Its tap keeps its name wherever it is plugged in."""
 
-    def __init__(self, number, vhost=False, vcpus=1, vlan=None, memory=96, busy=False):
+    def __init__(self, number, vhost=False, vcpus=1, vlan=None, memory=96, busy=False,
+                 storm=False):
         self.number, self.vhost, self.vcpus, self.vlan, self.memory = number, vhost, vcpus, vlan, memory
         self.busy = busy  # its servers ask again and again, and never halt
+        self.storm = storm  # its vCPUs fight for a spinlock all the time
         self.tap = f"{PREFIX}{number}"
         self.host4, self.ip4 = f"10.9.{number}.1", f"10.9.{number}.2"
         self.host6, self.ip6 = f"fd09:{number}::1", f"fd09:{number}::2"
@@ -55,7 +57,8 @@ class Guest:
         self.log = Path(name)
         append = (f"console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable pci=off "
                   f"ip4={self.ip4}/24 gw4={self.host4} ip6={self.ip6}/64 gw6={self.host6}"
-                  + (f" vlan={self.vlan}" if self.vlan else "") + (" wait=busy" if self.busy else ""))
+                  + (f" vlan={self.vlan}" if self.vlan else "") + (" wait=busy" if self.busy else "")
+                  + (" load=storm" if self.storm else ""))
         self.process = subprocess.Popen([
             "qemu-system-x86_64", "-M", "microvm,accel=kvm,acpi=off,pic=off,pit=off,rtc=off",
             "-bios", "qboot.rom", "-cpu", "host", "-smp", str(self.vcpus),

@@ -16,10 +16,11 @@ import struct
 import threading
 import time
 import traceback
+from pathlib import Path
 
 from . import actor, host, net
 
-CREATE_VM, CREATE_IRQCHIP = 0xAE01, 0xAE60
+CREATE_VM, CREATE_IRQCHIP, CREATE_PIT2 = 0xAE01, 0xAE60, 0x4040AE77
 CREATE_VCPU, SET_MEMORY, RUN = 0xAE41, 0x4020AE46, 0xAE80
 IRQ_LINE, SET_ROUTING, IRQFD, IOEVENTFD, SIGNAL_MSI = 0x4008AE61, 0x4008AE6A, 0x4020AE76, 0x4040AE79, 0x4020AEA5
 GET_SREGS, SET_SREGS, SET_REGS = 0x8138AE83, 0x4138AE84, 0x4090AE82
@@ -58,6 +59,7 @@ class Machine:
         vm = fcntl.ioctl(self.kvm, CREATE_VM, 0)
         if irqchip:
             fcntl.ioctl(vm, CREATE_IRQCHIP, 0)
+            fcntl.ioctl(vm, CREATE_PIT2, bytes(64))
         return vm
 
     def vcpu(self, vm, number=0, code="spin"):
@@ -180,6 +182,10 @@ class Machine:
         fcntl.ioctl(fd, net.TUNSETIFF, struct.pack("16sH22x", name.encode(), net.IFF_TAP | net.IFF_NO_PI))
         return fd
 
+    def setsid(self):
+        """Begins a session."""
+        os.setsid()
+
     def close(self, fd):
         os.close(fd)
 
@@ -255,6 +261,17 @@ class Vmm:
         tids = [self.run(self.vcpu(vm, number, code)) for number in range(vcpus)]
         host.wait(lambda: all(os.path.exists(f"/proc/{self.pid}/task/{tid}") for tid in tids), "vCPU threads")
         return vm, tids
+
+    def disobeys(self):
+        """Its guest does not look at its memory. If that is not for want of a CPU, the emulator has lost its registers."""
+        def ran():
+            tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+            return sum(int(task.read_text().split()[0]) for task in tasks)
+
+        before = ran()
+        time.sleep(1)
+        if ran() - before > 200_000_000:
+            _crashed[0] = 1
 
     def stop(self):
         if self.pid:

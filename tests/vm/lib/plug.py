@@ -48,6 +48,8 @@ def plug(guest, kind):
             net.ip("link set stc0 up", "address add 10.8.0.2/24 dev stc0",
                    "address add fd08::2/64 dev stc0 nodad", "route add default via 10.8.0.1",
                    "route add fd09::/16 via fd08::1", netns=CLIENT)
+            # No neighbour of somebody else's packet is asked for while the router's own address is tentative.
+            net.sysctl(f"net/ipv6/conf/{tap}/accept_dad", 0)
             net.sysctl(f"net/ipv6/conf/{tap}/disable_ipv6", 0)
             net.ip(f"link set {tap} down", f"link set {tap} {mac} up", *addresses(tap, guest))
             net.sysctl("net/ipv4/ip_forward", 1)

@@ -40,18 +40,18 @@ class Scene:
         self.id = 0
         self.policy = abi.policy()
 
-    def add(self, rules=None, links=None, name=None, **policy):
+    def add(self, rules=None, links=None, name=None, group_fd=-1, **policy):
         self.policy = abi.policy(**policy)
         with open("/proc/self/ns/net", "rb") as netns:
             self.id = self.device.add(
                 name or self.tap, self.vmm.pid, vm_fd=-1, policy_=self.policy,
                 links=[(netns.fileno(), net.ifindex(self.tap))] if links is None else links,
-                rules=RULES if rules is None else rules)
+                rules=RULES if rules is None else rules, group_fd=group_fd)
         return self.id
 
-    def set(self, **changes):
+    def set(self, group_fd=-1, **changes):
         self.policy = self.policy.but(**changes)
-        self.device.set(self.id, self.policy)
+        self.device.set(self.id, self.policy, group_fd)
 
     def recording(self, *others):
         """Records this VM's threads and device, and those of the others."""

@@ -32,8 +32,9 @@ class Watch:
         return self.device.stats(self.id)
 
     def sleepy(self):
-        return (self.vm().state == abi.SLEEPY
-                and all(host.nice_of(tid) == 19 for tid in self.tids))
+        vm = self.vm()
+        by_nice = vm.policy.lever == abi.NICE
+        return vm.state == abi.SLEEPY and all(host.nice_of(tid) == (19 if by_nice else 0) for tid in self.tids)
 
     def wait_sleepy(self, seconds=4):
         host.wait(self.sleepy, f"the guest sleeps; {self}", seconds, step=0.002)

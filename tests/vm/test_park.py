@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lever `park`: the vCPU threads of a sleepy VM wait in place of running."""
+
+import threading
+import time
+
+import pytest
+
+from lib import abi, actor, frames, host
+from lib.scene import RULES
+
+pytestmark = pytest.mark.core
+
+MS = abi.MS
+LONG = 60 * abi.SECOND
+OTHER_PORT = frames.udp(True, 10000, 9)
+
+
+def oncpu(scene):
+    return sum(vcpu.oncpu for vcpu in scene.device.vcpus(scene.id))
+
+
+def wait_parked(scene):
+    """It is sleepy, and every vCPU has been parked, and has no CPU."""
+    scene.wait_sleepy()
+
+    def parked():
+        return all(vcpu.parked and not vcpu.flags & abi.ON_CPU for vcpu in scene.device.vcpus(scene.id))
+
+    host.wait(parked, f"parked; {scene}")
+
+
+def share(scene, seconds=2.0):
+    """The share of a CPU that it takes."""
+    before, began = oncpu(scene), time.monotonic()
+    time.sleep(seconds)
+    return (oncpu(scene) - before) / 1e9 / (time.monotonic() - began)
+
+
+def test_sleepy_spinner_takes_next_to_nothing(scenes):
+    scene = scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=200 * MS, stir_run=1 * MS)
+    wait_parked(scene)
+    before = scene.device.vcpus(scene.id)[0].parked
+    taken = share(scene)
+    parks = scene.device.vcpus(scene.id)[0].parked - before
+    assert 5 <= parks <= 14
+    assert 0.001 < taken < 0.05
+
+
+def test_request_unparks(scenes):
+    scene = scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=10 * abi.SECOND, stir_run=1 * MS)
+    for turn in range(20):
+        scene.wait_sleepy()
+        time.sleep(0.02)
+        before = oncpu(scene)
+        scene.request(turn)
+        time.sleep(0.03)
+        assert oncpu(scene) - before > 15 * MS
+        scene.answer(turn)
+
+
+def test_vm_gone_while_parked(scenes):
+    scene = scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND, stir_run=1 * MS)
+    wait_parked(scene)
+    began = time.monotonic()
+    scene.device.remove(scene.id)
+    assert time.monotonic() - began < 0.5
+    host.wait(lambda: host.nice_of(scene.tids[0]) == 0, "restored")
+
+
+def test_vmm_killed_while_parked(scenes):
+    scene = scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND, stir_run=1 * MS)
+    wait_parked(scene)
+    scene.vmm.stop()
+    host.wait(lambda: scene.device.vms() == [], "gone")
+
+
+def test_interrupt_ends_a_park(scenes):
+    """KVM's own wake-up: the guest handles its interrupt, and stays sleepy."""
+    scene = scenes(code="actor", irqchip=True, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=30 * abi.SECOND,
+                   stir_run=1 * MS)
+    wait_parked(scene)
+    for turn in range(20):
+        before = scene.guest.interrupts()
+        scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
+        host.wait(lambda: scene.guest.interrupts() == before + 1, f"interrupt {turn} is handled; {scene}")
+        time.sleep(0.02 * (turn % 3))
+        assert scene.is_sleepy()
+
+
+@pytest.mark.parametrize("rules", [[], [(abi.IGNORE, abi.TO_VM, frames.ipv4_port(17, True, 9))]], ids=["unknown", "ignored"])
+def test_packet_lets_it_run(scenes, rules):
+    """One that is no request: whoever sends it is answered before `park_max`. Many let it run for no more than its share."""
+    scene = scenes(add=False)
+    scene.add(rules=[*RULES, *rules], lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=30 * abi.SECOND,
+              stir_run=1 * MS)
+    wait_parked(scene)
+    before = oncpu(scene)
+    scene.host.send(OTHER_PORT)
+    host.wait(lambda: oncpu(scene) - before > 4 * MS, "it runs")
+    time.sleep(0.1)
+    assert oncpu(scene) - before < 50 * MS
+    over = threading.Event()
+
+    def flood():
+        while not over.wait(0.001):
+            scene.host.send(OTHER_PORT)
+
+    sender = threading.Thread(target=flood)
+    sender.start()
+    taken = share(scene, 3)
+    over.set()
+    sender.join()
+    assert 0.02 < taken < 0.25
+    assert scene.is_sleepy()
+
+
+def test_interrupts_in_a_row(scenes):
+    """However many: each is handled long before `park_max`."""
+    scene = scenes(code="actor", irqchip=True, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND,
+                   stir_run=1 * MS)
+    wait_parked(scene)
+    for turn in range(40):
+        before = scene.guest.interrupts()
+        scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
+        host.wait(lambda: scene.guest.interrupts() == before + 1, f"interrupt {turn} is handled; {scene}")
+    assert scene.is_sleepy()
+
+
+def test_all_vcpus_run_together(scenes):
+    """After each park; and for as long."""
+    scene = scenes(vcpus=4, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=100 * MS, stir_run=2 * MS)
+    wait_parked(scene)
+    before = scene.device.vcpus(scene.id)
+    time.sleep(3)
+    after = scene.device.vcpus(scene.id)
+    parks = [one.parked - other.parked for one, other in zip(after, before)]
+    ran = [one.oncpu - other.oncpu for one, other in zip(after, before)]
+    assert min(parks) > 5 and max(parks) - min(parks) <= 2 + max(parks) // 10, parks
+    assert max(ran) < 2 * min(ran), ran
+
+
+def test_freezer_and_stop(scenes):
+    """A thread that is parked can be stopped, and go on."""
+    scene = scenes(vcpus=2, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND, stir_run=1 * MS)
+    wait_parked(scene)
+    with host.stopped(scene.vmm.pid):
+        pass
+    scene.request()
+    host.wait(lambda: share(scene, 0.1) > 0.5, "it runs")
+    scene.answer()
+    wait_parked(scene)
