@@ -17,7 +17,7 @@ sleepyctl := $(CARGO_TARGET_DIR)/release/sleepyctl
 docs := $(CARGO_TARGET_DIR)/docs-sleepyctl
 
 # Not the variables of a tool that prefers its own (kbuild reads O=, V= and so on from the command line).
-.PHONY: all module tool install clean setup kernel demo test test-full vm check help check-kdir
+.PHONY: all module tool install clean setup kernel demo bench-levers test test-full vm check help check-kdir
 .DEFAULT_GOAL := all
 
 ##@ For your kernel
@@ -56,6 +56,9 @@ kernel: ## build a test kernel; FLAVOUR=base|lock|memory, KERNEL_SRC=TREE
 demo: ## real requests to microVMs, without and with sleepy; OUT=DIR
 	@scripts/demo
 
+bench-levers: ## what each lever reaches in each layout of a host; OUT=DIR
+	@scripts/bench-levers
+
 test: ## all tests; on the debug kernels the most telling ones
 	@scripts/in-tools scripts/run-tests
 
@@ -70,4 +73,4 @@ check: ## formatting, lints and warnings of every file
 
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s:\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
