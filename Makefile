@@ -50,7 +50,7 @@ clean: ## remove what was built in this tree
 setup: ## make the tool root: compilers, emulator, kernel source
 	@scripts/setup
 
-kernel: ## build a test kernel; FLAVOUR=base|lock|memory, KERNEL_SRC=TREE
+kernel: ## build a test kernel; FLAVOUR=base|lock|memory|bench, KERNEL_SRC=TREE
 	@scripts/kernel $(FLAVOUR)
 
 demo: ## real requests to microVMs, without and with sleepy; OUT=DIR
