@@ -463,7 +463,7 @@ pub const WAKE_IPI: usize = 7;
 pub const WAKE_DOORBELL: usize = 8;
 /// The guest asks for it, see [`HINT_HYPERCALL`].
 pub const WAKE_HINT: usize = 9;
-/// The answer to a call of the VM itself came, or the call was closed or lost.
+/// The answer to a call of the VM itself came, the call was closed or lost, or the VM sends one.
 pub const WAKE_ANSWER: usize = 10;
 /// Number of causes that have a name.
 pub const WAKE_CAUSES: usize = 11;

@@ -49,12 +49,13 @@ impl Engine {
         Self::finish(this, &packet, uapi::WAKE_ANSWER);
     }
 
-    /// The VM asks somebody else.
-    pub(crate) fn call(this: &Timed<Self>, hash: u32) {
+    /// The VM asks somebody else; there is `more` of its request behind this packet, perhaps. On return its threads have
+    /// their weight.
+    pub(crate) fn call(this: &Timed<Self>, hash: u32, more: bool) {
         let config = this.config();
         this.stats.calls.add(1);
         if config.wakes(uapi::WAKE_REQUEST) {
-            let packet = this.machine.call(hash, &config.settings, now());
+            let packet = this.machine.call(hash, more, &config.settings, now());
             Self::finish(this, &packet, uapi::WAKE_ANSWER);
         }
     }

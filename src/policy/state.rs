@@ -58,7 +58,7 @@ pub enum Event {
     Request,
     /// So many requests to the VM are no longer in flight.
     Done(u64),
-    /// A request of the VM itself comes into flight.
+    /// A request of the VM itself comes into flight: it has just had something to do.
     Call,
     /// So many requests of the VM itself are no longer in flight: it has something to do.
     Answered(u64),
@@ -157,7 +157,7 @@ impl State {
         word = match event {
             Event::Request => IN_FLIGHT.set(word, more(&IN_FLIGHT, self.in_flight())) & !SLEEPY,
             Event::Done(flows) => IN_FLIGHT.set(word, self.in_flight().saturating_sub(flows)),
-            Event::Call => CALLS.set(word, more(&CALLS, self.calls())),
+            Event::Call => CALLS.set(word, more(&CALLS, self.calls())) & !SLEEPY,
             Event::Answered(flows) => CALLS.set(word, self.calls().saturating_sub(flows)) & !SLEEPY,
             Event::Wake => word & !SLEEPY,
             Event::Sleep if self.may_sleep() => word | SLEEPY,

@@ -195,7 +195,9 @@ impl PacketHook for LinkHook {
             (Some(Class::Request), true) => {
                 Engine::request(engine, packet.flow_hash(), packet.ending().pushed)
             }
-            (Some(Class::Request), false) => Engine::call(engine, packet.flow_hash()),
+            (Some(Class::Request), false) => {
+                Engine::call(engine, packet.flow_hash(), packet.ending().more)
+            }
             (Some(Class::Response), true) => Engine::answer(engine, packet.flow_hash()),
             (Some(Class::Response), false) => {
                 Engine::response(engine, packet.flow_hash(), packet.ending().more)

@@ -136,6 +136,37 @@ def test_sleeps_while_it_waits_for_an_answer(scenes):
     assert (stats.calls, stats.answers, stats.wakes["answer"], stats.wakes["request"]) == (3, 3, 3, 3)
 
 
+@pytest.mark.parametrize("flags, payload", [(frames.ACK, b"part"), (PUSHED, FULL)], ids=["not pushed", "full"])
+def test_call_that_is_not_all_said(scenes, flags, payload):
+    """It is awake, and does not wait, until its last segment; one that comes from a sleepy VM wakes it."""
+    scene = scenes(add=False)
+    scene.add(rules=CALLS, linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2)
+    scene.wait_sleepy()
+    say = lambda flags, payload: scene.vm.send(frames.tcp(False, CALL_PORT, 30000, flags, payload))
+    scene.request()
+    for _ in range(5):
+        say(flags, payload)
+        time.sleep(0.03)
+        vm = scene.get()
+        assert (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0) and scene.nices() == [0]
+    say(PUSHED, b"the end")
+    scene.wait_sleeps("call")
+    assert scene.get().calls == 1 and scene.is_sleepy()
+    say(flags, payload)
+    time.sleep(0.03)
+    vm = scene.get()
+    assert (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0) and scene.nices() == [0]
+    scene.answer()
+    scene.wait_sleeps("response")
+    say(flags, payload)
+    assert scene.stats().wakes["answer"] == 2
+    scene.wait_sleeps("rest", 2)
+    say(PUSHED, b"the end")
+    assert scene.stats().wakes["answer"] == 3
+    scene.wait_sleeps("call", 2)
+    assert scene.stats().calls == 9
+
+
 def test_call_that_is_reset(scenes):
     scene = scenes(add=False)
     scene.add(rules=CALLS, linger=200 * MS * host.SLOW, max_sleep=LONG)

@@ -235,7 +235,7 @@
 /* The guest asks for it, see SLEEPY_HINT_HYPERCALL. */
 #define SLEEPY_WAKE_HINT 9
 
-/* The answer to a call of the VM itself came, or the call was closed or lost. */
+/* The answer to a call of the VM itself came, the call was closed or lost, or the VM sends one. */
 #define SLEEPY_WAKE_ANSWER 10
 
 /* Number of causes that have a name. */

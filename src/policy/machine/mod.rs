@@ -233,19 +233,30 @@ impl<W: Word> Machine<W> {
         self.answered.store(u64::from(hash));
     }
 
-    /// The VM asks somebody else.
-    pub fn call(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
+    /// The VM asks somebody else; with `more` there is more of its request behind this packet. On return it
+    /// is awake.
+    pub fn call(&self, hash: u32, more: bool, settings: &Settings, now: u64) -> Packet {
         self.last.store(now);
-        if self.flows.refresh(hash, Asker::Vm, true, now) {
-            return Packet::default();
-        }
-        let mut change = state::update(&self.state, Event::Call, now);
-        let overflow = self.flows.insert(hash, Asker::Vm, true, now) != Insert::New;
-        if overflow {
-            let answered = state::update(&self.state, Event::Answered(1), now);
-            change = change.then(&answered);
-        } else if change.after.may_sleep() {
-            self.cause.store(Cause::Call as u64);
+        let mut overflow = false;
+        let change = if more {
+            // Whoever still asks does not wait for the answer: not yet in flight, or not any more.
+            let calls = self.flows.remove_of(hash, Asker::Vm).calls;
+            state::update(&self.state, Event::Answered(calls), now)
+        } else if self.flows.refresh(hash, Asker::Vm, true, now) {
+            state::update(&self.state, Event::Wake, now)
+        } else {
+            let called = state::update(&self.state, Event::Call, now);
+            overflow = self.flows.insert(hash, Asker::Vm, true, now) != Insert::New;
+            if overflow {
+                called.then(&state::update(&self.state, Event::Answered(1), now))
+            } else {
+                called
+            }
+        };
+        if change.after.may_sleep() {
+            let waits = change.after.calls() > 0;
+            let cause = if waits { Cause::Call } else { Cause::Rest };
+            self.cause.store(cause as u64);
         }
         Packet {
             change: Some(change),

@@ -128,9 +128,14 @@ impl Vm {
         self.seen(packet)
     }
 
-    /// A request of the VM itself.
+    /// A request of the VM itself, whole.
     pub fn call(&mut self, hash: u32) -> Packet {
-        let packet = self.machine.call(hash, &self.times, self.now);
+        self.calling(hash, false)
+    }
+
+    /// A segment of one, with more behind it or not.
+    pub fn calling(&mut self, hash: u32, more: bool) -> Packet {
+        let packet = self.machine.call(hash, more, &self.times, self.now);
         self.seen(packet)
     }
 

@@ -188,6 +188,41 @@ fn it_sleeps_while_it_waits_for_its_only_request() {
 }
 
 #[test]
+fn a_call_that_is_not_all_said_is_not_in_flight() {
+    let mut vm = vm(&[Cause::Response]);
+    vm.request(1);
+    for _ in 0..3 {
+        vm.calling(100, true);
+        assert_eq!(vm.state().calls(), 0);
+        vm.pass(10 * vm.times.linger);
+        assert!(!vm.state().sleepy(), "it still asks");
+    }
+    vm.calling(100, false);
+    vm.pass(vm.times.linger);
+    assert!(vm.state().sleepy());
+    assert_eq!(vm.slept, [Cause::Call]);
+    let change = vm.calling(100, true).change.unwrap();
+    assert!(change.woke() && change.after.calls() == 0, "it asks again");
+    vm.pass(10 * vm.times.linger);
+    assert!(!vm.state().sleepy());
+}
+
+#[test]
+fn a_sleepy_vm_that_calls_wakes() {
+    let mut vm = vm(&[Cause::Response]);
+    for more in [true, true, false, false, true] {
+        vm.pass(MS);
+        assert!(vm.state().sleepy());
+        let call = vm.calling(100, more);
+        assert!(call.change.is_some_and(|change| change.woke()));
+        assert_eq!(vm.state().calls(), u64::from(!more));
+    }
+    vm.pass(MS);
+    let (rest, call) = (Cause::Rest, Cause::Call);
+    assert_eq!(vm.slept, [rest, rest, rest, call, call, rest]);
+}
+
+#[test]
 fn of_two_requests_one_may_have_work() {
     let mut vm = vm(&[Cause::Response]);
     vm.request(1);

@@ -23,7 +23,7 @@ enum Op {
     Request(u32),
     Response(u32),
     Segment(u32),
-    Call(u32),
+    Call(u32, bool),
     Answer(u32),
     Close(u32),
     Doze,
@@ -42,7 +42,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => flow.clone().prop_map(Op::Request),
         3 => flow.clone().prop_map(Op::Response),
         1 => flow.clone().prop_map(Op::Segment),
-        1 => flow.clone().prop_map(Op::Call),
+        1 => (flow.clone(), any::<bool>()).prop_map(|(flow, more)| Op::Call(flow, more)),
         1 => flow.clone().prop_map(Op::Answer),
         1 => flow.prop_map(Op::Close),
         1 => Just(Op::Doze),
@@ -83,8 +83,8 @@ fn apply(vm: &mut Vm, op: &Op) {
         Op::Segment(flow) => {
             vm.segment(flow, true);
         }
-        Op::Call(flow) => {
-            vm.call(flow);
+        Op::Call(flow, more) => {
+            vm.calling(flow, more);
         }
         Op::Answer(flow) => {
             vm.answer(flow);
@@ -117,7 +117,7 @@ fn apply(vm: &mut Vm, op: &Op) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Never sleepy with a request in flight; a request leaves it awake; every nanosecond is booked once.
+    /// Never sleepy with a request in flight; a request or a call leaves it awake; every nanosecond is booked once.
     #[test]
     fn awake_while_in_flight(times in times(), ops in prop::collection::vec(op(), 1..200)) {
         let start = 12_345;
@@ -129,6 +129,9 @@ proptest! {
             prop_assert!(!(state.sleepy() && state.in_flight() > 0 && state.calls() == 0));
             if let Op::Request(_) = op {
                 prop_assert!(!state.sleepy() && state.in_flight() > 0);
+            }
+            if let Op::Call(..) = op {
+                prop_assert!(!state.sleepy());
             }
         }
         vm.update(Event::Touch);
