@@ -60,6 +60,48 @@ impl Histogram {
     }
 }
 
+/// Times of the last request; see [`uapi::Last`], whose fields these are.
+pub(crate) struct Last {
+    request: Atomic<u64>,
+    ran: Atomic<u64>,
+    response: Atomic<u64>,
+}
+
+impl Last {
+    fn new() -> Self {
+        Self {
+            request: Atomic::new(0),
+            ran: Atomic::new(0),
+            response: Atomic::new(0),
+        }
+    }
+
+    /// A request comes into flight at the time `now`; a vCPU may be on a CPU already.
+    pub(crate) fn requested(&self, now: u64, on_cpu: bool) {
+        self.request.store(now, Relaxed);
+        self.ran.store(if on_cpu { now } else { 0 }, Relaxed);
+        self.response.store(0, Relaxed);
+    }
+
+    /// A vCPU is the first to get a CPU after it.
+    pub(crate) fn ran(&self, now: u64) {
+        self.ran.store(now, Relaxed);
+    }
+
+    /// The first response to the request that came into flight at `since`.
+    pub(crate) fn responded(&self, since: u64, now: u64) {
+        if since == self.request.load(Relaxed) {
+            self.response.store(now, Relaxed);
+        }
+    }
+
+    fn fill(&self, out: &mut uapi::Last) {
+        out.request = self.request.load(Relaxed);
+        out.ran = self.ran.load(Relaxed);
+        out.response = self.response.load(Relaxed);
+    }
+}
+
 /// Counts from when the VM was added; see [`uapi::VmStats`], whose fields these are.
 pub(crate) struct Stats {
     pub(crate) requests: Counter,
@@ -76,6 +118,7 @@ pub(crate) struct Stats {
     oncpu: [Counter; uapi::PHASES],
     pub(crate) trigger: Histogram,
     pub(crate) exec: Histogram,
+    pub(crate) last: Last,
 }
 
 impl Stats {
@@ -96,6 +139,7 @@ impl Stats {
             oncpu: counters(),
             trigger: Histogram::new(),
             exec: Histogram::new(),
+            last: Last::new(),
         }
     }
 
@@ -132,5 +176,6 @@ impl Stats {
         out.oncpu = values(&self.oncpu);
         self.trigger.fill(&mut out.trigger);
         self.exec.fill(&mut out.exec);
+        self.last.fill(&mut out.last);
     }
 }

@@ -545,6 +545,19 @@ impl Default for Histogram {
     }
 }
 
+/// Times of the last request that came into flight, in nanoseconds of `CLOCK_MONOTONIC`; 0 if there was none, or not
+/// yet. Written one by one: while a request comes, some may be of the one before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Last {
+    /// When it was seen.
+    pub request: u64,
+    /// When, from then on, a vCPU was first on a CPU: `request`, if one was already.
+    pub ran: u64,
+    /// When its first response was seen.
+    pub response: u64,
+}
+
 /// Argument of [`IOC_VM_STATS`]. Everything counts from when the VM was added.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -583,6 +596,8 @@ pub struct VmStats {
     pub exec: Histogram,
     /// Out: from a wake-up to its effect, with [`LEVER_IDLE`] and [`LEVER_GROUP`]; the others have theirs at once.
     pub effect: Histogram,
+    /// Out: times of the last request.
+    pub last: Last,
 }
 
 const TYPE: u32 = 0xB9;

@@ -230,6 +230,7 @@ impl Engine {
             let since = self.trigger.xchg(0, Full);
             if since != 0 {
                 self.stats.trigger.record(now.saturating_sub(since));
+                self.stats.last.ran(now.max(since));
             }
         }
     }

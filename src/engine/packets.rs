@@ -31,8 +31,12 @@ impl Engine {
 
     /// Measures the time to the first vCPU on a CPU.
     fn requested(&self, change: &Change, now: u64) {
+        let on_cpu = change.before.on_cpu() > 0;
+        if change.after.in_flight() > change.before.in_flight() {
+            self.stats.last.requested(now, on_cpu);
+        }
         // Before the weight changes, lest the notifier come first.
-        if change.before.on_cpu() > 0 {
+        if on_cpu {
             self.stats.trigger.record(0);
         } else {
             let _ = self.trigger.cmpxchg(0, now.max(1), Full);
@@ -45,6 +49,7 @@ impl Engine {
         this.stats.responses.add(1);
         let packet = this.machine.response(hash, more, &settings, now, |since| {
             this.stats.exec.record(now.saturating_sub(since));
+            this.stats.last.responded(since, now);
         });
         Self::finish(this, &packet, uapi::WAKE_ANSWER);
     }

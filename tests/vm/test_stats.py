@@ -203,6 +203,40 @@ def test_trigger_time_of_a_running_vm_is_zero(scenes):
     assert stats.trigger[0] >= 5, "alone on its CPU, it was on it most of the time"
 
 
+def test_last_times(scenes):
+    """When the last request, its vCPU and its first answer were seen, by the clock that everybody has."""
+    scene = scenes(linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    last = lambda: scene.stats().last
+    assert (last().request, last().ran, last().response) == (0, 0, 0)
+    for turn in range(5):
+        begin = time.monotonic_ns()
+        scene.request(turn)
+        sent = time.monotonic_ns()
+        host.wait(lambda: last().ran, "it has a CPU")
+        seen = last()
+        assert begin <= seen.request <= sent and seen.request <= seen.ran <= time.monotonic_ns()
+        assert seen.response == 0
+        time.sleep(0.01)
+        answering = time.monotonic_ns()
+        scene.answer(turn)
+        answered = last()
+        assert (answered.request, answered.ran) == (seen.request, seen.ran)
+        assert answering <= answered.response <= time.monotonic_ns() and answered.ran <= answered.response
+        scene.answer(turn)
+        assert last().response == answered.response, "only its first answer counts"
+        scene.wait_sleepy()
+    # Another flow's answer is not that of the last request.
+    scene.request(1)
+    scene.request(2)
+    second = last().request
+    scene.answer(1)
+    assert (last().request, last().response) == (second, 0)
+    scene.answer(2)
+    assert last().response > second
+
+
 def test_stats_begin_anew(scenes):
     scene = scenes(linger=1 * MS)
     scene.request()

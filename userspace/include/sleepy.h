@@ -642,6 +642,19 @@ struct sleepy_histogram {
 	__aligned_u64 buckets[SLEEPY_BUCKETS];
 };
 
+/*
+ * Times of the last request that came into flight, in nanoseconds of CLOCK_MONOTONIC; 0 if there
+ * was none, or not yet. Written one by one: while a request comes, some may be of the one before.
+ */
+struct sleepy_last {
+	/* When it was seen. */
+	__aligned_u64 request;
+	/* When, from then on, a vCPU was first on a CPU: request, if one was already. */
+	__aligned_u64 ran;
+	/* When its first response was seen. */
+	__aligned_u64 response;
+};
+
 /* Argument of SLEEPY_IOC_VM_STATS. Everything counts from when the VM was added. */
 struct sleepy_vm_stats {
 	/* Which VM. */
@@ -684,6 +697,8 @@ struct sleepy_vm_stats {
 	 * others have theirs at once.
 	 */
 	struct sleepy_histogram effect;
+	/* Out: times of the last request. */
+	struct sleepy_last last;
 };
 
 #define SLEEPY_TYPE 0xB9

@@ -136,6 +136,10 @@ class VmArray(Struct):
     _fields_ = [("id", c_uint32), ("count", c_uint32), ("items", c_uint64)]
 
 
+class Last(Struct):
+    _fields_ = [("request", c_uint64), ("ran", c_uint64), ("response", c_uint64)]
+
+
 class VmStats(Struct):
     _fields_ = [
         ("id", c_uint32), ("reserved", c_uint32), ("requests", c_uint64), ("responses", c_uint64),
@@ -143,6 +147,7 @@ class VmStats(Struct):
         ("answers", c_uint64), ("hints_refused", c_uint64), ("wakes_", c_uint64 * 16),
         ("sleeps_", c_uint64 * 16), ("time_", c_uint64 * 3), ("oncpu_", c_uint64 * 3),
         ("trigger", c_uint64 * BUCKETS), ("exec_", c_uint64 * BUCKETS), ("effect", c_uint64 * BUCKETS),
+        ("last", Last),
     ]
 
     wakes = property(lambda self: dict(zip(WAKES, self.wakes_)))
@@ -153,7 +158,7 @@ class VmStats(Struct):
 
 SIZES = {
     Policy: 112, Rule: 40, Link: 8, Info: 72, VmAdd: 200, VmRemove: 8, VmSet: 144, VmGet: 208, Vcpu: 72,
-    VmLink: 32, VmArray: 16, VmStats: 4216, VmRule: 1048,
+    VmLink: 32, VmArray: 16, Last: 24, VmStats: 4240, VmRule: 1048,
 }
 
 
@@ -167,7 +172,7 @@ VM_ADD = number(RW, 1, 200)
 VM_REMOVE = number(W, 2, 8)
 VM_SET = number(RW, 3, 144)
 VM_GET = number(RW, 4, 208)
-VM_STATS = number(RW, 5, 4216)
+VM_STATS = number(RW, 5, 4240)
 VM_VCPUS = number(RW, 6, 16)
 VM_LINKS = number(RW, 7, 16)
 VM_RULES = number(RW, 8, 16)

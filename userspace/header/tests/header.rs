@@ -185,6 +185,15 @@ fn assertions() -> String {
     layout!(out, "sleepy_histogram", Histogram { buckets });
     layout!(
         out,
+        "sleepy_last",
+        Last {
+            request,
+            ran,
+            response
+        }
+    );
+    layout!(
+        out,
         "sleepy_vm_stats",
         VmStats {
             id,
@@ -204,6 +213,7 @@ fn assertions() -> String {
             trigger,
             exec,
             effect,
+            last,
         }
     );
     values!(out,

@@ -76,7 +76,9 @@ wake-up until the weight is back; with the others it is back at once.
 
 A percentile is the largest time of the histogram bucket that it falls into.
 Buckets are at most 25 % wide; with --json each one is
-[smallest time, largest time, count].
+[smallest time, largest time, count]. There, last_ns is when the last request
+was seen, when a vCPU first ran from then on, and when its first answer was
+seen, by the clock CLOCK_MONOTONIC.
 
 Examples:
   sleepyctl stats

@@ -46,6 +46,7 @@ pub struct Stats {
     pub trigger_ns: Summary,
     pub exec_ns: Summary,
     pub effect_ns: Summary,
+    pub last_ns: Last,
 }
 
 /// How often, by cause.
@@ -87,6 +88,25 @@ impl From<&[u64; PHASES]> for Phases {
     }
 }
 
+/// Times of the last request that came into flight, by the monotonic clock.
+#[derive(Default, Serialize)]
+pub struct Last {
+    pub request: Option<u64>,
+    pub ran: Option<u64>,
+    pub response: Option<u64>,
+}
+
+impl From<&uapi::Last> for Last {
+    fn from(last: &uapi::Last) -> Self {
+        let seen = |time: u64| (time != 0).then_some(time);
+        Self {
+            request: seen(last.request),
+            ran: seen(last.ran),
+            response: seen(last.response),
+        }
+    }
+}
+
 impl Stats {
     fn new(vm: &VmGet, stats: &VmStats) -> Self {
         let oncpu_ns = Phases::from(&stats.oncpu);
@@ -111,6 +131,7 @@ impl Stats {
             trigger_ns: Summary::from(&stats.trigger),
             exec_ns: Summary::from(&stats.exec),
             effect_ns: Summary::from(&stats.effect),
+            last_ns: Last::from(&stats.last),
         }
     }
 }
@@ -204,6 +225,7 @@ fn difference(now: &VmStats, before: &VmStats) -> VmStats {
         trigger: histogram(&now.trigger, &before.trigger),
         exec: histogram(&now.exec, &before.exec),
         effect: histogram(&now.effect, &before.effect),
+        last: now.last,
     }
 }
 
@@ -284,6 +306,9 @@ mod tests {
             "/trigger_ns/buckets",
             "/exec_ns/count",
             "/effect_ns/count",
+            "/last_ns/request",
+            "/last_ns/ran",
+            "/last_ns/response",
         ] {
             assert!(json.pointer(path).is_some(), "{path}");
         }

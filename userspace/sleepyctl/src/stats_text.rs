@@ -173,6 +173,7 @@ fn time(ns: Option<u64>) -> String {
 mod tests {
     use super::*;
     use crate::events::{SLEEPS, WAKES};
+    use crate::stats::Last;
 
     fn busy(name: &str) -> Stats {
         let time = Phases {
@@ -221,6 +222,7 @@ mod tests {
             trigger_ns: times,
             exec_ns: nothing(),
             effect_ns: nothing(),
+            last_ns: Last::default(),
         }
     }
 
