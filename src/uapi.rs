@@ -594,7 +594,7 @@ pub struct VmStats {
     pub trigger: Histogram,
     /// Out: from a request seen to its first response.
     pub exec: Histogram,
-    /// Out: from a wake-up to its effect, with [`LEVER_IDLE`] and [`LEVER_GROUP`]; the others have theirs at once.
+    /// Out: from when what wakes it was seen until its weight is back, or it is no longer parked. Not with [`LEVER_OBSERVE`].
     pub effect: Histogram,
     /// Out: times of the last request.
     pub last: Last,

@@ -49,7 +49,7 @@ pub(crate) struct Later {
     closed: Atomic<bool>,
     /// When the VM was woken, until the worker has carried that out; 0 if it has.
     woken: Atomic<u64>,
-    /// From a wake-up to its effect.
+    /// From a wake-up to its effect, by the worker or at once.
     pub(crate) effect: Histogram,
     turns: Arc<Turns>,
     #[pin]
@@ -81,12 +81,14 @@ impl Later {
         Arc::pin_init(Queued::new(worker, later), GFP_KERNEL)
     }
 
-    /// Has the worker make the threads and the group be so. Of several calls, the last one counts. Not under a
-    /// runqueue's lock.
-    pub(super) fn want(this: &Queued<Self>, sleepy: bool) {
-        let now = if sleepy { 0 } else { now() };
+    /// Has the worker make the threads and the group be so; `woken` is when the VM was woken, if that is why. Of several
+    /// calls, the last one counts. Not under a runqueue's lock.
+    pub(super) fn want(this: &Queued<Self>, sleepy: bool, woken: Option<u64>) {
         this.sleepy.store(sleepy, Release);
-        this.woken.store(now, Release);
+        // A boost that begins or ends meanwhile does not end the wake-up.
+        if sleepy || woken.is_some() {
+            this.woken.store(woken.unwrap_or(0), Release);
+        }
         this.queue();
     }
 

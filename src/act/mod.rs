@@ -9,6 +9,7 @@ mod nice;
 pub(crate) mod park;
 
 use crate::{
+    engine,
     policy::boost::{Boost, Limit},
     rust::{sched, worker::Queued},
     turns::Turns,
@@ -168,8 +169,8 @@ impl Act {
     }
 
     /// Brings every thread to `level`, or below a boost that is spent. On return each has the weight it shall have.
-    /// Returns when to call it again at the latest.
-    pub(crate) fn set_level(&mut self, level: Level, now: u64) -> Option<u64> {
+    /// Returns when to call it again at the latest. `woken` is when what has woken the VM was seen, if something has.
+    pub(crate) fn set_level(&mut self, level: Level, now: u64, woken: Option<u64>) -> Option<u64> {
         let wanted = level == Level::Boost && self.lever.boosts();
         let (boosted, again) = self.boost.set(wanted, &self.lever.limit, now);
         let level = match level {
@@ -177,10 +178,22 @@ impl Act {
             level => level,
         };
         if self.level != level && !self.closed {
+            let wakes = self.level == Level::Sleepy;
             self.level = level;
-            self.move_threads();
+            self.move_threads(wakes.then(|| woken.unwrap_or(now)));
+        }
+        if let Some(woken) = woken.filter(|_| self.wakes_at_once()) {
+            self.later
+                .effect
+                .record(engine::now().saturating_sub(woken));
         }
         again
+    }
+
+    /// Whether a wake-up has had its effect.
+    fn wakes_at_once(&self) -> bool {
+        let at_once = matches!(self.lever.kind, Kind::Nice | Kind::Park);
+        at_once && self.level != Level::Sleepy && !self.closed
     }
 
     /// Whether the threads shall be parked.
@@ -208,7 +221,8 @@ impl Act {
         lowers && self.level == Level::Sleepy && !self.closed
     }
 
-    fn move_threads(&mut self) {
+    /// `woken` is when the VM was woken, if that is why.
+    fn move_threads(&mut self, woken: Option<u64>) {
         let parks = self.parks();
         if !parks {
             self.parking.end();
@@ -226,7 +240,7 @@ impl Act {
             self.unpark();
         }
         if self.lever.is_later() {
-            Later::want(&self.later, self.level == Level::Sleepy);
+            Later::want(&self.later, self.level == Level::Sleepy, woken);
         }
     }
 
@@ -241,7 +255,7 @@ impl Act {
             thread.nice = Nice::new(&thread.task);
         }
         self.lever = lever;
-        self.move_threads();
+        self.move_threads(None);
     }
 
     fn restore(&mut self) {

@@ -8,7 +8,7 @@ use crate::{
     rust::{clock::now_anywhere, timed::Timed},
     uapi,
 };
-use kernel::sync::atomic::{Full, Relaxed};
+use kernel::sync::atomic::{Full, Relaxed, Release};
 
 /// Nanoseconds in a second, for the rate of hints.
 const SECOND: u64 = 1_000_000_000;
@@ -17,8 +17,9 @@ impl Engine {
     /// A packet of no flow wakes the VM, whose threads have their weight on return. In softirq or process
     /// context.
     pub(crate) fn wake(this: &Timed<Self>, cause: usize) {
-        if this.woken(cause, now()) {
-            Self::apply(this);
+        let now = now();
+        if this.woken(cause, now) {
+            Self::apply(this, Some(now));
             Self::start(this);
         } else {
             Self::settle(this);
@@ -31,7 +32,12 @@ impl Engine {
         if matches!(cause, uapi::WAKE_INTERRUPT | uapi::WAKE_DOORBELL) {
             this.note_io(&config);
         }
-        if config.wakes(cause) && this.woken(cause, now_anywhere()) {
+        if !config.wakes(cause) {
+            return;
+        }
+        let now = now_anywhere();
+        if this.woken(cause, now) {
+            this.poked.store(now, Release);
             this.poke();
         }
     }
@@ -54,7 +60,7 @@ impl Engine {
             this.stats.sleeps[cause].add(1);
             this.set(now.saturating_add(this.config().settings.max_sleep));
         }
-        Self::follow(this, &change);
+        Self::follow(this, &change, now);
     }
 
     /// A packet to the VM that no rule ignores; `asks` if it is one of a flow, and so has a say of its own.

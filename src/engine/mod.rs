@@ -119,6 +119,8 @@ pub(crate) struct Engine {
     pub(crate) stats: Stats,
     /// When the request came that still waits for a vCPU to get a CPU; 0 if none does.
     trigger: Atomic<u64>,
+    /// When what has woken the VM was seen, if that is to be carried out by [`poked`](Expire::poked); 0 otherwise.
+    poked: Atomic<u64>,
     config: RcuCell<Config>,
     /// Number of vCPU threads that are watched. One that is not has not run since we came.
     vcpus: Atomic<u64>,
@@ -155,6 +157,7 @@ impl Engine {
             machine: Machine::new(now()),
             stats: Stats::new(),
             trigger: Atomic::new(0),
+            poked: Atomic::new(0),
             config: RcuCell::new(config),
             vcpus: Atomic::new(0),
             hints: Atomic::new(0),
@@ -182,13 +185,13 @@ impl Engine {
         self.machine.state()
     }
 
-    /// Makes the threads be as the state says, if a change asks for it.
-    fn follow(this: &Timed<Self>, change: &Change) {
+    /// Makes the threads be as the state says, if a change asks for it. What brought that about was seen at the time `now`.
+    fn follow(this: &Timed<Self>, change: &Change, now: u64) {
         this.stats.account(change);
         let (before, after) = (change.before, change.after);
         let boost_edge = before.phase() != after.phase() && this.config().boosts;
         if before.sleepy() != after.sleepy() || boost_edge {
-            Self::apply(this);
+            Self::apply(this, change.woke().then_some(now));
         }
     }
 
@@ -203,8 +206,10 @@ impl Engine {
         }
     }
 
-    fn apply(this: &Timed<Self>) {
-        if let Some(again) = this.act(|act| act.set_level(this.level(), now())) {
+    /// Makes the threads be as the state says. `woken` is when what has woken the VM was seen, for whoever has done that: so
+    /// each wake-up is measured once, even if somebody else carries it out.
+    fn apply(this: &Timed<Self>, woken: Option<u64>) {
+        if let Some(again) = this.act(|act| act.set_level(this.level(), now(), woken)) {
             this.set(again);
         }
     }
@@ -273,11 +278,12 @@ impl Engine {
 
     /// Keeps the VM awake from now on.
     pub(crate) fn hold(this: &Timed<Self>) {
-        let change = this.machine.update(Event::Hold, now());
+        let now = now();
+        let change = this.machine.update(Event::Hold, now);
         if change.woke() {
             this.stats.wakes[uapi::WAKE_ADMIN].add(1);
         }
-        Self::follow(this, &change);
+        Self::follow(this, &change, now);
     }
 
     /// Brings the accounts up to now.
@@ -295,14 +301,15 @@ impl Engine {
     ) {
         drop(this.config.replace(config));
         let lever = Lever::new(policy);
-        let change = this.machine.update(Event::Wake, now());
+        let now = now();
+        let change = this.machine.update(Event::Wake, now);
         if change.woke() {
             this.stats.wakes[uapi::WAKE_ADMIN].add(1);
         }
-        Self::follow(this, &change);
+        Self::follow(this, &change, now);
         this.act(|act| act.set_lever(lever));
         this.later.set_lever(lever, group);
-        Self::apply(this);
+        Self::apply(this, None);
         Self::start(this);
     }
 
@@ -369,11 +376,11 @@ impl Expire for Engine {
             this.stats.sleeps[cause as usize].add(1);
         }
         for change in tick.changes.iter().flatten() {
-            Self::follow(this, change);
+            Self::follow(this, change, now);
         }
         this.set(tick.next);
         if config.boosts {
-            Self::apply(this);
+            Self::apply(this, None);
         }
         if this.parking.on() {
             this.act.lock().look();
@@ -381,7 +388,8 @@ impl Expire for Engine {
     }
 
     fn poked(this: &Timed<Self>) {
-        Self::apply(this);
+        let woken = this.poked.xchg(0, Full);
+        Self::apply(this, (woken != 0).then_some(woken));
         if this.state().sleepy() {
             // A timer of the guest has fired: the machine knows how long that may wait.
             this.set(now());

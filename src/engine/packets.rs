@@ -26,7 +26,7 @@ impl Engine {
         if let Some(change) = packet.change {
             this.requested(&change, now);
         }
-        Self::finish(this, &packet, uapi::WAKE_REQUEST);
+        Self::finish(this, &packet, uapi::WAKE_REQUEST, now);
     }
 
     /// Measures the time to the first vCPU on a CPU.
@@ -51,7 +51,7 @@ impl Engine {
             this.stats.exec.record(now.saturating_sub(since));
             this.stats.last.responded(since, now);
         });
-        Self::finish(this, &packet, uapi::WAKE_ANSWER);
+        Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
     }
 
     /// The VM asks somebody else; there is `more` of its request behind this packet, perhaps. On return its threads have
@@ -60,8 +60,9 @@ impl Engine {
         let config = this.config();
         this.stats.calls.add(1);
         if config.wakes(uapi::WAKE_REQUEST) {
-            let packet = this.machine.call(hash, more, &config.settings, now());
-            Self::finish(this, &packet, uapi::WAKE_ANSWER);
+            let now = now();
+            let packet = this.machine.call(hash, more, &config.settings, now);
+            Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
         }
     }
 
@@ -70,22 +71,23 @@ impl Engine {
         let config = this.config();
         this.stats.answers.add(1);
         if config.wakes(uapi::WAKE_REQUEST) {
-            let packet = this.machine.answer(hash, &config.settings, now());
-            Self::finish(this, &packet, uapi::WAKE_ANSWER);
+            let now = now();
+            let packet = this.machine.answer(hash, &config.settings, now);
+            Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
         }
     }
 
     /// A packet closes its flow.
     pub(crate) fn closed(this: &Timed<Self>, hash: u32) {
-        let settings = this.config().settings;
-        let packet = this.machine.close(hash, &settings, now());
+        let (now, settings) = (now(), this.config().settings);
+        let packet = this.machine.close(hash, &settings, now);
         this.stats
             .closed
             .add(packet.ended.requests + packet.ended.calls);
-        Self::finish(this, &packet, uapi::WAKE_ANSWER);
+        Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
     }
 
-    fn finish(this: &Timed<Self>, packet: &Packet, cause: usize) {
+    fn finish(this: &Timed<Self>, packet: &Packet, cause: usize, now: u64) {
         if packet.overflow {
             this.stats.overflows.add(1);
         }
@@ -93,7 +95,7 @@ impl Engine {
             if change.woke() {
                 this.stats.wakes[cause].add(1);
             }
-            Self::follow(this, change);
+            Self::follow(this, change, now);
         }
         Self::settle(this);
         if let Some(at) = packet.timer {
@@ -105,7 +107,7 @@ impl Engine {
     pub(super) fn settle(this: &Timed<Self>) {
         smp_mb(Full);
         if this.lowered.load(Relaxed) && !this.state().sleepy() {
-            Self::apply(this);
+            Self::apply(this, None);
         }
     }
 }

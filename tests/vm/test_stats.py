@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lib import abi, host
+from lib import abi, actor, host
 
 pytestmark = pytest.mark.core
 
@@ -201,6 +201,38 @@ def test_trigger_time_of_a_running_vm_is_zero(scenes):
         os.sched_setaffinity(0, {0, 1})
     stats = scene.stats()
     assert stats.trigger[0] >= 5, "alone on its CPU, it was on it most of the time"
+
+
+EFFECTS = [(abi.NICE, True), (abi.PARK, True), (abi.OBSERVE, False)]
+
+
+@pytest.mark.parametrize("lever, has", EFFECTS, ids=["nice", "park", "observe"])
+def test_effect(scenes, lever, has):
+    """Each wake-up is measured once, whatever has woken it, and before the packet is let through."""
+    scene = scenes(vcpus=2, lever=lever, linger=20 * MS, max_sleep=LONG)
+    scene.attached()
+    slowest = 0
+    for turn in range(10):
+        scene.wait_sleepy()
+        begin = time.monotonic_ns()
+        scene.request(turn)
+        slowest = max(slowest, time.monotonic_ns() - begin)
+        assert sum(scene.stats().effect) == (turn + 1 if has else 0)
+        scene.answer(turn)
+    assert all(count == 0 for bucket, count in enumerate(scene.stats().effect) if bounds(bucket)[0] > slowest)
+
+
+@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
+def test_effect_of_an_interrupt(scenes, lever):
+    """It is carried out in a hard interrupt of its own."""
+    scene = scenes(code="actor", irqchip=True, lever=lever, linger=20 * MS, max_sleep=LONG,
+                   wake_on=abi.wake_on("interrupt"))
+    scene.attached(1)
+    for count in range(1, 6):
+        scene.wait_sleepy()
+        scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
+        scene.wait_wakes("interrupt", count)
+        host.wait(lambda: sum(scene.stats().effect) == count, "measured")
 
 
 def test_last_times(scenes):

@@ -693,8 +693,8 @@ struct sleepy_vm_stats {
 	/* Out: from a request seen to its first response. */
 	struct sleepy_histogram exec;
 	/*
-	 * Out: from a wake-up to its effect, with SLEEPY_LEVER_IDLE and SLEEPY_LEVER_GROUP; the
-	 * others have theirs at once.
+	 * Out: from when what wakes it was seen until its weight is back, or it is no longer
+	 * parked. Not with SLEEPY_LEVER_OBSERVE.
 	 */
 	struct sleepy_histogram effect;
 	/* Out: times of the last request. */

@@ -71,8 +71,8 @@ With --watch, the first figures count from when a VM was added, all others from
 the ones before. With --json they always count from when it was added.
 
 Trigger time is from a request to the first vCPU on a CPU, execution time from
-a request to its first answer. With the levers idle and cgroup, effect is from a
-wake-up until the weight is back; with the others it is back at once.
+a request to its first answer. Effect is from the event that wakes a VM until its
+weight is back, or it is no longer parked; with observe there is none.
 
 A percentile is the largest time of the histogram bucket that it falls into.
 Buckets are at most 25 % wide; with --json each one is

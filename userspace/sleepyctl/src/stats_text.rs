@@ -154,7 +154,7 @@ fn times(vm: &Stats) -> String {
     };
     row("trigger", &vm.trigger_ns);
     row("execution", &vm.exec_ns);
-    // Only levers that a worker moves have any.
+    // `observe` has none.
     if vm.effect_ns.count > 0 {
         row("effect", &vm.effect_ns);
     }

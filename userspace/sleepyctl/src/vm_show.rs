@@ -39,7 +39,7 @@ struct VmJson {
     lost_links: u32,
     policy: PolicyJson,
     cgroup: Option<GroupJson>,
-    /// From a wake-up to its effect, with levers that a worker moves.
+    /// From what wakes it to the effect; nothing with `observe`.
     effect_ns: Summary,
     limits: Vec<Limit>,
     vcpus: Vec<VcpuJson>,
@@ -234,7 +234,7 @@ fn human(vm: &VmGet, json: &VmJson, own_netns: Option<u64>) -> String {
     out
 }
 
-/// How long the lever took to give weight back, if that takes time.
+/// How long the lever took to give weight back, if it has.
 fn effect_text(effect: &Summary) -> Option<String> {
     let time = |time: Option<u64>| time.map_or_else(|| "-".to_string(), short);
     (effect.count > 0).then(|| {
