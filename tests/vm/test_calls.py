@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Guests that call somebody else while they serve a request: nothing to do until the answer."""
 
+import socket
 import time
+from contextlib import contextmanager
 
 import pytest
 
-from lib import client, host, plug, web
+from lib import abi, client, host, net, plug, web
 from lib.watch import add, booting, check_over
 
 HTTP = ("--request", "tcp dst port 8090", "--response", "tcp src port 8090")
@@ -88,6 +90,44 @@ def test_call_that_is_never_answered(calling):
     assert watch.vm().in_flight == 0
     server.release()
     check_over(watch)
+
+
+@contextmanager
+def slow_server(netns, address, port):
+    """A socket that takes a few segments at once, and no more before they are read."""
+    with net.inside(netns):
+        server = socket.socket()
+    with server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.settimeout(20 * host.SLOW)
+        server.bind((address, port))
+        server.listen()
+        yield server
+
+
+def test_call_that_takes_long_to_say(device, boot):
+    """Whom it calls takes little at a time: the guest is not parked with more of it to send."""
+    guest, length = boot(1), 400_000
+    with plug.plug(guest, "bridged") as netns, slow_server(netns, guest.host4, CALL) as server:
+        client.get(netns, guest.ip4)
+        watch = add(device, guest, *CALLS, "--lever", "park")
+        with web.Connection(netns, guest) as connection:
+            connection.get(f"/call?to={guest.host4}:{CALL}&bytes={length}&path=/")
+            peer, _ = server.accept()
+            with peer:
+                peer.settimeout(20 * host.SLOW)
+                said = b""
+                while len(said.partition(b"\r\n\r\n")[2]) < length:
+                    time.sleep(0.01)
+                    said += peer.recv(8192)
+                    vm = watch.vm()
+                    # What is left towards the end may be on its way already.
+                    assert len(said) > length / 2 or (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0)
+                watch.wait_sleepy()
+                assert (watch.vm().in_flight, watch.vm().calls) == (1, 1)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            assert connection.receive() == (200, b"ok")
+        check_over(watch)
 
 
 def test_chain(device, boot):

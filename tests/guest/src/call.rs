@@ -6,7 +6,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -14,26 +14,31 @@ use tokio::net::TcpStream;
 
 use crate::page::Page;
 
-/// Asks the HTTP server at `to=ADDRESS:PORT` for `path=`, which is the rest of the query, and answers as it does.
+/// Asks the HTTP server at `to=ADDRESS:PORT` for `path=`, which is the rest of the query, and answers as it does. The
+/// request has a body of `bytes=` bytes; none, if that is missing.
 pub async fn call(query: &str) -> Page {
     let parts = query
         .strip_prefix("to=")
         .and_then(|rest| rest.split_once("&path="));
     let Some((to, path)) = parts else {
-        return Page::refuse("give /call?to=ADDRESS:PORT&path=/PATH");
+        return Page::refuse("give /call?to=ADDRESS:PORT[&bytes=N]&path=/PATH");
     };
-    let Ok(address) = to.parse() else {
-        return Page::refuse(&format!("{to}: give ADDRESS:PORT"));
+    let (to, bytes) = to.split_once("&bytes=").unwrap_or((to, "0"));
+    let (Ok(address), Ok(bytes)) = (to.parse(), bytes.parse()) else {
+        return Page::refuse(&format!(
+            "{to}, {bytes} bytes: give ADDRESS:PORT and a number"
+        ));
     };
-    match get(address, path).await {
+    match ask(address, path, bytes).await {
         Ok((status, content)) => Page::new(status, content),
         Err(error) => Page::new(StatusCode::BAD_GATEWAY, format!("{to}: {error}\n")),
     }
 }
 
-async fn get(
+async fn ask(
     to: SocketAddr,
     path: &str,
+    bytes: usize,
 ) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
@@ -42,7 +47,7 @@ async fn get(
     let request = Request::get(path)
         .header("host", to.to_string())
         .header("connection", "close")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::<Bytes>::from(vec![b'x'; bytes]))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     Ok((status, response.into_body().collect().await?.to_bytes()))
