@@ -31,7 +31,8 @@ def test_header_has_the_same_layout():
     """Every structure of the C header has the fields that are expected here, in this order."""
     names = {"Policy": "policy", "Rule": "rule", "Link": "link", "Info": "info", "VmAdd": "vm_add",
              "VmRemove": "vm_remove", "VmSet": "vm_set", "VmGet": "vm_get", "Vcpu": "vcpu",
-             "VmLink": "vm_link", "VmArray": "vm_array", "VmStats": "vm_stats", "VmRule": "vm_rule"}
+             "VmLink": "vm_link", "VmArray": "vm_array", "Last": "last", "VmStats": "vm_stats",
+             "VmRule": "vm_rule"}
     text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
     for struct in abi.SIZES:
         body = re.search(rf"struct sleepy_{names[struct.__name__]} \{{(.*?)\}}", text, re.DOTALL)
