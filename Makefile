@@ -10,14 +10,14 @@ CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/userspace/target
 
 export CARGO_TARGET_DIR
-export KERNEL_SRC OUT ACCEL
+export KERNEL_SRC OUT ACCEL FULL SMALL
 
 manifest := --manifest-path userspace/Cargo.toml
 sleepyctl := $(CARGO_TARGET_DIR)/release/sleepyctl
 docs := $(CARGO_TARGET_DIR)/docs-sleepyctl
 
 # Not the variables of a tool that prefers its own (kbuild reads O=, V= and so on from the command line).
-.PHONY: all module tool install clean setup kernel demo bench-levers test test-full vm check help check-kdir
+.PHONY: all module tool install clean setup kernel demo bench bench-levers test test-full vm check help check-kdir
 .DEFAULT_GOAL := all
 
 ##@ For your kernel
@@ -55,6 +55,9 @@ kernel: ## build a test kernel; FLAVOUR=base|lock|memory|bench, KERNEL_SRC=TREE
 
 demo: ## real requests to microVMs, without and with sleepy; OUT=DIR
 	@scripts/demo
+
+bench: ## the paper's experiment, with sleepy's peers; FULL=1, OUT=DIR
+	@scripts/bench
 
 bench-levers: ## what each lever reaches in each layout of a host; OUT=DIR
 	@scripts/bench-levers

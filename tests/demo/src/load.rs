@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use ureq::Agent;
 
-use crate::Result;
-use crate::guest::Guest;
+use sleepy_host::Result;
+use sleepy_host::vm::Vm;
 
 /// A request not answered in this time has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +30,7 @@ struct Answer {
 
 impl Work {
     /// As many units as take `time` when nothing interrupts: the fastest of several tries tells.
-    pub fn measure(guests: &[Guest], time: Duration) -> Result<Self> {
+    pub fn measure(guests: &[Vm], time: Duration) -> Result<Self> {
         let mut fastest = u64::MAX;
         for guest in guests {
             let client = Client::new(guest);
@@ -62,7 +62,7 @@ pub struct Load {
 
 impl Load {
     /// Sends requests to the guests in turn; returns how long each took. The same `seed` gives the same pauses.
-    pub fn run(&self, guests: &[Guest], seed: u64) -> Result<Vec<Duration>> {
+    pub fn run(&self, guests: &[Vm], seed: u64) -> Result<Vec<Duration>> {
         let clients: Vec<_> = guests.iter().map(Client::new).collect();
         let mut dice = fastrand::Rng::with_seed(seed);
         let end = Instant::now() + self.time;
@@ -90,7 +90,7 @@ pub struct Client {
 
 impl Client {
     /// Connects at the first request.
-    pub fn new(guest: &Guest) -> Self {
+    pub fn new(guest: &Vm) -> Self {
         let agent = Agent::config_builder()
             .timeout_global(Some(PATIENCE))
             .build()
@@ -100,12 +100,6 @@ impl Client {
             url: guest.url(),
             name: guest.name().to_owned(),
         }
-    }
-
-    /// Asks for nothing but an answer.
-    pub fn ping(&self) -> Result<()> {
-        self.agent.get(format!("{}/ping", self.url)).call()?;
-        Ok(())
     }
 
     fn request(&self, units: u64) -> Result<Answer> {

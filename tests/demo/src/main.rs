@@ -6,12 +6,9 @@
 //! Everything else (the VMMs, the client, this program) is on another CPU. All figures but the client's
 //! own are the module's, as `sleepyctl -j stats` tells them. scripts/demo runs it in the test host.
 
-mod guest;
 mod load;
 mod report;
-mod sleepyctl;
 
-use std::error::Error;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,12 +16,18 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use guest::{Guest, SPARE_CPU};
 use load::{Load, Work};
 use report::Run;
-use sleepyctl::Sleepyctl;
+use sleepy_host::ctl::Sleepyctl;
+use sleepy_host::vm::{self, Image, Vm};
+use sleepy_host::{Result, cpu};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+/// The vCPUs share this CPU.
+const VCPU_CPU: usize = 1;
+/// Everything else is here.
+const SPARE_CPU: usize = 0;
+/// In MiB, of a microVM.
+const MEMORY: u32 = 64;
 
 /// In this order, in each round.
 const LEVERS: [&str; 2] = ["observe", "nice"];
@@ -80,24 +83,25 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     progress(&format!("starting {vms} microVMs"))?;
     let begin = Instant::now();
-    guest::load_vhost()?;
+    vm::load_vhost()?;
+    let image = Image {
+        kernel: arguments.guest_kernel.clone(),
+        initramfs: arguments.guest.clone(),
+        memory: MEMORY,
+    };
     let mut guests = Vec::new();
     for number in 1..=vms {
-        guests.push(Guest::start(
-            number,
-            &arguments.guest_kernel,
-            &arguments.guest,
-        )?);
+        guests.push(Vm::start(number, &image, "wait=busy")?);
     }
     for guest in &mut guests {
         guest.wait_ready()?;
     }
     println!("{:.0} s", begin.elapsed().as_secs_f64());
 
-    guest::pin_self(SPARE_CPU)?;
+    cpu::pin_self(SPARE_CPU)?;
     for guest in &guests {
-        ctl.add(guest.pid(), guest.name(), guest::PORT, LEVERS[0])?;
-        guest.pin(&ctl.vcpus(guest.name())?)?;
+        ctl.add(guest.pid(), guest.name(), vm::PORT, LEVERS[0])?;
+        guest.pin(&ctl.vcpus(guest.name())?, VCPU_CPU, SPARE_CPU)?;
     }
     progress("measuring the work of a request")?;
     let work = Work::measure(&guests, Duration::from_millis(arguments.work))?;

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::sleepyctl::{Histogram, Phases, Stats};
-use crate::{Arguments, Result};
+use sleepy_host::Result;
+use sleepy_host::ctl::{Histogram, Phases, Stats};
+
+use crate::Arguments;
 
 /// What is to be reached: how many times lower with `nice` than with `observe`.
 const TRIGGER_P99_GOAL: f64 = 3.0;

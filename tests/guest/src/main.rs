@@ -8,7 +8,6 @@
 mod answer;
 mod call;
 mod grpc;
-mod net;
 mod page;
 mod server;
 mod storm;
@@ -17,19 +16,13 @@ mod web;
 use std::error::Error;
 use std::thread;
 
-use rustix::mount::{MountFlags, mount};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use sleepy_guest::setting;
 
 use server::{Server, Wait};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Elsewhere than in a guest, all that is somebody else's.
-    if std::process::id() == 1 {
-        for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-            mount(kind, target, kind, MountFlags::empty(), None)?;
-        }
-        net::configure(&net::Config::from_environment()?)?;
-    }
+    sleepy_guest::init()?;
     let wait = match setting("wait").as_deref() {
         None | Some("block") => Wait::Block,
         Some("busy") => Wait::Busy,
@@ -65,9 +58,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         thread.join().map_err(|_| "a server panicked")??;
     }
     Ok(())
-}
-
-/// A parameter of the kernel's command line.
-fn setting(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }

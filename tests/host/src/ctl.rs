@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! sleepyctl, and what the demo reads of its answers.
+//! sleepyctl, and what is read of its answers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,21 @@ pub struct Stats {
     pub trigger_ns: Histogram,
     /// From a request seen to its first response.
     pub exec_ns: Histogram,
+    /// From a wake-up seen to its effect.
+    pub effect_ns: Histogram,
+    /// Of the last request.
+    pub last_ns: Option<Last>,
+}
+
+/// When things were seen, by `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Deserialize)]
+pub struct Last {
+    /// A request.
+    pub request: Option<u64>,
+    /// A vCPU on a CPU, after that.
+    pub ran: Option<u64>,
+    /// Its response.
+    pub response: Option<u64>,
 }
 
 /// A time in each phase of a VM.
@@ -118,6 +133,12 @@ impl Sleepyctl {
             ]
             .concat(),
         )?;
+        Ok(())
+    }
+
+    /// Makes the VMs what a manifest says.
+    pub fn apply(&self, manifest: &Path) -> Result<()> {
+        self.call(&["apply", &manifest.display().to_string()])?;
         Ok(())
     }
 

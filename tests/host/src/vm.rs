@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A microVM: QEMU with KVM, one vCPU, a tap, and the guest program of tests/guest.
+//! A microVM: QEMU with KVM, one vCPU, a tap, and a guest program that says READY on its console.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,21 +9,15 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::Result;
-use crate::load::Client;
+use crate::{Result, call, cpu};
 
-/// The vCPUs share this CPU.
-pub const VCPU_CPU: usize = 1;
-/// Everything else is here.
-pub const SPARE_CPU: usize = 0;
 /// Where the guests serve HTTP.
 pub const PORT: u16 = 8080;
 
 /// No device but the network's, which is a PCI one for the sake of its message signalled interrupts: those of
 /// virtio-mmio cost the VMM four more exits for each request.
-const QEMU: &str = "-M microvm,accel=kvm,pcie=on,pic=off,pit=off,rtc=off -bios qboot.rom -cpu host -m 64 \
+const QEMU: &str = "-M microvm,accel=kvm,pcie=on,pic=off,pit=off,rtc=off -bios qboot.rom -cpu host \
     -nodefaults -no-user-config -nographic -no-reboot -run-with exit-with-parent=on \
     -device virtio-net-pci,netdev=net,disable-legacy=on,romfile=";
 const KERNEL: &str = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable";
@@ -33,8 +27,18 @@ const BOOT_TIME: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 3;
 const POLL: Duration = Duration::from_millis(50);
 
+/// What microVMs boot.
+pub struct Image {
+    /// The kernel, a file for direct boot.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// In MiB.
+    pub memory: u32,
+}
+
 /// A microVM.
-pub struct Guest {
+pub struct Vm {
     name: String,
     address: String,
     command: Command,
@@ -42,26 +46,22 @@ pub struct Guest {
     vmm: Child,
 }
 
-impl Guest {
-    /// Makes the tap and starts the VMM.
-    pub fn start(number: u8, kernel: &Path, initramfs: &Path) -> Result<Self> {
+impl Vm {
+    /// Makes the tap `tapN` and starts the VMM of `vmN`; the guest is told `parameters` on its kernel's command line.
+    pub fn start(number: u8, image: &Image, parameters: &str) -> Result<Self> {
         let name = format!("vm{number}");
         let tap = format!("tap{number}");
         let address = format!("10.9.{number}.2");
+        let gateway = format!("10.9.{number}.1");
         ip(&["tuntap", "add", "dev", &tap, "mode", "tap", "vnet_hdr"])?;
-        ip(&[
-            "address",
-            "add",
-            &format!("10.9.{number}.1/24"),
-            "dev",
-            &tap,
-        ])?;
+        ip(&["address", "add", &format!("{gateway}/24"), "dev", &tap])?;
         ip(&["link", "set", &tap, "up"])?;
 
         let console = std::env::temp_dir().join(format!("{name}.console"));
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(QEMU.split_whitespace())
+            .args(["-m", &image.memory.to_string()])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-netdev")
@@ -69,11 +69,13 @@ impl Guest {
                 "tap,id=net,ifname={tap},script=no,downscript=no,vhost=on"
             ))
             .arg("-kernel")
-            .arg(kernel)
+            .arg(&image.kernel)
             .arg("-initrd")
-            .arg(initramfs)
+            .arg(&image.initramfs)
             .arg("-append")
-            .arg(format!("{KERNEL} ip4={address}/24 wait=busy"))
+            .arg(format!(
+                "{KERNEL} ip4={address}/24 gw4={gateway} {parameters}"
+            ))
             .stdin(Stdio::null());
         let vmm = spawn(&mut command, &console)?;
         Ok(Self {
@@ -110,22 +112,22 @@ impl Guest {
                 .split(|byte| *byte == b'\n')
                 .any(|line| line.trim_ascii() == b"READY")
             {
-                return Ok(Client::new(self).ping().is_ok());
+                return Ok(true);
             }
             sleep(POLL);
         }
         Ok(false)
     }
 
-    /// Moves the vCPU threads to their CPU, and the rest of the VMM to the other.
-    pub fn pin(&self, vcpus: &[i32]) -> Result<()> {
+    /// Moves the vCPU threads to one CPU, and the rest of the VMM to another.
+    pub fn pin(&self, vcpus: &[i32], vcpu_cpu: usize, spare_cpu: usize) -> Result<()> {
         let tasks = format!("/proc/{}/task", self.vmm.id());
         let mut left = vcpus.len();
         for task in fs::read_dir(&tasks)? {
             let tid = task?.file_name().to_string_lossy().parse()?;
             let vcpu = vcpus.contains(&tid);
             left -= usize::from(vcpu);
-            pin(Pid::from_raw(tid), if vcpu { VCPU_CPU } else { SPARE_CPU })?;
+            cpu::pin(Pid::from_raw(tid), if vcpu { vcpu_cpu } else { spare_cpu })?;
         }
         if vcpus.is_empty() || left > 0 {
             return Err(format!("{}: sleepy knows no vCPU thread in {tasks}", self.name).into());
@@ -143,7 +145,12 @@ impl Guest {
         &self.name
     }
 
-    /// The start of every URL.
+    /// The tap's name.
+    pub fn tap(&self) -> String {
+        self.name.replacen("vm", "tap", 1)
+    }
+
+    /// The start of every URL of its server.
     pub fn url(&self) -> String {
         format!("http://{}:{PORT}", self.address)
     }
@@ -157,22 +164,10 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for Vm {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Moves this thread, and what it starts from now on, to a CPU.
-pub fn pin_self(cpu: usize) -> Result<()> {
-    pin(None, cpu)
-}
-
-fn pin(thread: Option<Pid>, cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu);
-    Ok(sched_setaffinity(thread, &only)
-        .map_err(|error| format!("CPU {cpu}: {error}; the demo needs 2 CPUs"))?)
 }
 
 fn spawn(command: &mut Command, console: &Path) -> Result<Child> {
@@ -189,16 +184,4 @@ pub fn load_vhost() -> Result<()> {
 
 fn ip(arguments: &[&str]) -> Result<()> {
     call("ip", arguments)
-}
-
-fn call(program: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("{program}: {error}"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into());
-    }
-    Ok(())
 }

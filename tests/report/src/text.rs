@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The summary as text, to be understood by somebody who knows nothing of the experiment.
+
+use std::fmt::Write;
+
+use sleepy_bench::record::{Cell, Cost};
+use sleepy_bench::systems::SYSTEMS;
+
+use crate::goals::Goal;
+use crate::stats::Figure;
+use crate::summary::{AloneRow, Check, ReactionRow, Row, Summary, one_chain};
+use crate::table::{Table, heading, paragraph};
+
+/// What the columns of the cells' tables are.
+const COLUMNS: [(&str, &str); 6] = [
+    (
+        "execution",
+        "from the time at which a chain's first request was to be sent until its last response, by \
+         the client's clock: p50, p99, and p50 over the limit",
+    ),
+    ("+-", "half of the range of the repetitions' p50"),
+    (
+        "limit",
+        "of chains that are asked all at once: the CPU time in which requests were in flight, of the \
+         system that needed least, divided by the CPUs; and never less than one chain alone takes",
+    ),
+    (
+        "trigger",
+        "from a request seen on its way to a microVM until a vCPU of that has a CPU, p99",
+    ),
+    (
+        "inter",
+        "from a stage's response seen until a vCPU of the next stage has a CPU, p99",
+    ),
+    (
+        "idle",
+        "share of the CPU time that the microVMs used while none of their requests was in flight",
+    ),
+];
+
+const SYSTEM_NOTES: [(&str, &str); 5] = [
+    ("eevdf", "the kernel as it is"),
+    (
+        "eevdf-tuned",
+        "the kernel, with weights that fit each stage's work",
+    ),
+    (
+        "controller",
+        "a program that watches packets and sets nice values",
+    ),
+    ("scx_...", "a sched_ext scheduler of this name"),
+    ("sleepy-...", "sleepy with this lever"),
+];
+
+const WAITS: [(&str, &str); 6] = [
+    ("halt", "a guest that waits lets go of its CPU"),
+    ("haltpoll", "it polls for a moment before it does"),
+    ("poll", "its kernel polls (idle=poll)"),
+    ("busypoll", "its server polls its sockets"),
+    (
+        "housekeepingN",
+        "halt, and N % of the time other work than requests",
+    ),
+    ("mix", "halt, busypoll, housekeeping20 and poll in turn"),
+];
+
+/// All of it.
+pub fn report(summary: &Summary, goals: &[Goal]) -> String {
+    let mut out = String::new();
+    introduction(&mut out, summary);
+    for cell in summary.rows.chunk_by(|a, b| a.cell == b.cell) {
+        print_cell(&mut out, &summary.rows, cell);
+    }
+    reactions(&mut out, &summary.reactions);
+    alone(&mut out, &summary.alone);
+    costs(&mut out, &summary.costs);
+    checks(&mut out, &summary.checks);
+    print_goals(&mut out, goals);
+    out
+}
+
+fn introduction(out: &mut String, summary: &Summary) {
+    paragraph(
+        out,
+        "",
+        "Chains of functions in microVMs that share a CPU, by who schedules them",
+    );
+    out.push('\n');
+    for host in &summary.hosts {
+        let text = format!(
+            "{}, {} CPUs, of which the vCPUs share {}, {} MiB, Linux {}, virtualization by {}",
+            host.cpu, host.cpus, host.vcpu_cpus, host.memory, host.kernel, host.accelerator
+        );
+        paragraph(out, "Host: ", &text);
+    }
+    if summary.rows.is_empty() {
+        return;
+    }
+    let text = "A chain calls its functions (stages) one after the other, each in a microVM of its own. \
+                A system decides which microVM has the CPU. p50 and p99 are what half and 99 % of all \
+                samples do not exceed; p99 of fewer than 100 is the longest.";
+    out.push('\n');
+    paragraph(out, "", text);
+    for (title, notes) in [
+        ("Columns", COLUMNS.as_slice()),
+        ("Systems", &SYSTEM_NOTES),
+        ("How guests wait for requests", &WAITS),
+    ] {
+        let _ = writeln!(out, "\n{title}:");
+        for (name, text) in notes {
+            paragraph(out, &format!("  {name:13} "), text);
+        }
+    }
+}
+
+fn print_cell(out: &mut String, all: &[Row], rows: &[Row]) {
+    let cell = &rows[0].cell;
+    heading(out, &title(cell));
+    let Some(measured) = rows.iter().map(|row| row.repetitions).max() else {
+        return;
+    };
+    let limit = match (rows[0].limit_exec_ns, one_chain(all, cell)) {
+        (Some(limit), Some(alone)) => format!("limit {}; one chain alone {}", ns(limit), ns(alone)),
+        (Some(limit), None) => format!("limit {}; one chain alone was not measured", ns(limit)),
+        (None, _) => "no limit: it is defined for chains asked all at once".into(),
+    };
+    paragraph(out, "", &format!("{limit}; repetitions: {measured}"));
+    let mut table = Table::new(
+        &[8, 7, 8, 8, 8, 8, 7],
+        &[
+            &["", "execut.", "", "", "execut.", "trigger", "inter", ""],
+            &[
+                "system", "p50", "+-", "x limit", "p99", "p99", "p99", "idle",
+            ],
+        ],
+    );
+    for row in rows {
+        if row.repetitions > 0 {
+            let figures = vec![
+                row.exec_ns.p50.map(ns),
+                row.exec_ns.spread.map(ns),
+                row.over_limit().map(|ratio| format!("{ratio:.2}")),
+                row.exec_ns.p99.map(ns),
+                row.trigger_ns.p99.map(ns),
+                row.inter_ns.p99.map(ns),
+                row.idle_share
+                    .map(|share| format!("{:.1} %", share * 100.0)),
+            ];
+            table.figures(&row.system, figures);
+        }
+        if let Some(why) = &row.error {
+            table.text(&row.system, not_measured(row.repetitions == 0, why));
+        }
+    }
+    table.print(out);
+    let missing = |system: &&str| rows.iter().all(|row| row.system != *system);
+    let missing: Vec<&str> = SYSTEMS.into_iter().filter(missing).collect();
+    if !missing.is_empty() {
+        paragraph(out, "not tried here: ", &missing.join(", "));
+    }
+}
+
+fn title(cell: &Cell) -> String {
+    let how = match cell.arrival.as_str() {
+        "burst" => "all asked at once".into(),
+        other => format!("requests come by '{other}'"),
+    };
+    format!(
+        "{} chain, {} input, guests wait by {}: {} chain{}, {} vCPUs to a CPU, {how}, {} object store",
+        cell.chain,
+        cell.input,
+        cell.wait,
+        cell.chains,
+        if cell.chains == 1 { "" } else { "s" },
+        cell.overcommit,
+        cell.network
+    )
+}
+
+fn not_measured(at_all: bool, why: &str) -> String {
+    if at_all {
+        format!("could not be run: {why}")
+    } else {
+        format!("could not be run in {why}")
+    }
+}
+
+fn reactions(out: &mut String, rows: &[ReactionRow]) {
+    if rows.is_empty() {
+        return;
+    }
+    heading(
+        out,
+        "Reactions: from a packet seen until the weight is changed",
+    );
+    let mut table = Table::new(
+        &[6, 9, 9, 9, 12],
+        &[&["system", "VMs", "p50", "+-", "p99", "x faster (*)"]],
+    );
+    for row in rows {
+        let quantiles = &row.reaction_ns;
+        if quantiles.p50.is_some() || row.error.is_none() {
+            let figures = vec![
+                Some(row.vms.to_string()),
+                quantiles.p50.map(ns),
+                quantiles.spread.map(ns),
+                quantiles.p99.map(ns),
+                row.controller_ratio.map(|ratio| format!("{ratio:.1}")),
+            ];
+            table.figures(&row.system, figures);
+        }
+        if let Some(why) = &row.error {
+            let why = not_measured(quantiles.p50.is_none(), why);
+            table.text(&row.system, format!("{} VMs: {why}", row.vms));
+        }
+    }
+    table.print(out);
+    paragraph(
+        out,
+        "(*) ",
+        "p50 of the controller over that of this system, with as many VMs",
+    );
+}
+
+fn alone(out: &mut String, rows: &[AloneRow]) {
+    if rows.is_empty() {
+        return;
+    }
+    heading(out, "One guest that halts when it waits, alone on its CPU");
+    let mut table = Table::new(
+        &[10, 9, 9, 7, 9, 9, 7],
+        &[
+            &["", "requests", "latency", "through-", "", "latency", ""],
+            &["system", "per s", "p99", "put (*)", "+-", "p99 (*)", "+-"],
+        ],
+    );
+    for row in rows {
+        let ratio = |figure: Figure| {
+            let text = |value: f64| format!("{value:.4}");
+            [figure.median.map(text), figure.spread.map(text)]
+        };
+        let mut figures = vec![
+            row.per_second.median.map(|rate| format!("{rate:.1}")),
+            row.latency_ns.p99.map(ns),
+        ];
+        figures.extend(ratio(row.per_second_ratio));
+        figures.extend(ratio(row.p99_ratio));
+        table.figures(&row.system, figures);
+    }
+    table.print(out);
+    let text = "over that without the module (none) in the same repetition: the median of the \
+                repetitions, and half of their range";
+    paragraph(out, "(*) ", text);
+}
+
+fn costs(out: &mut String, costs: &[Cost]) {
+    let mut paths: Vec<&str> = Vec::new();
+    for cost in costs {
+        if !paths.contains(&cost.path.as_str()) {
+            paths.push(&cost.path);
+        }
+    }
+    for path in paths {
+        heading(out, &format!("Costs: {path}"));
+        let mut table = Table::new(
+            &[6, 6, 14, 10, 13],
+            &[&["case", "rules", "VMs", "value", "+- (*)", "unit"]],
+        );
+        for cost in costs.iter().filter(|cost| cost.path == path) {
+            let place = [cost.rules, cost.vms].map(|count| count.map(|count| count.to_string()));
+            if let Some(value) = cost.value {
+                let [rules, vms] = place;
+                let spread = cost.spread.map(number);
+                let figures = vec![
+                    rules,
+                    vms,
+                    Some(number(value)),
+                    spread,
+                    Some(cost.unit.clone()),
+                ];
+                table.figures(&cost.case, figures);
+            } else {
+                let [rules, vms] = place.map(|count| count.unwrap_or_else(|| "-".into()));
+                let why = cost.why.as_deref().unwrap_or("no reason is given");
+                table.text(
+                    &cost.case,
+                    format!("{rules} rules, {vms} VMs: not measured: {why}"),
+                );
+            }
+        }
+        table.print(out);
+    }
+    if !costs.is_empty() {
+        paragraph(
+            out,
+            "(*) ",
+            "half of the range between the quartiles of the repetitions",
+        );
+    }
+}
+
+fn checks(out: &mut String, checks: &[Check]) {
+    if checks.is_empty() {
+        return;
+    }
+    heading(
+        out,
+        "Checks: other clocks' times over those of the module, of all turns",
+    );
+    let mut table = Table::new(
+        &[7, 8, 8, 8],
+        &[&["clock", "turns", "median", "least", "most"]],
+    );
+    for check in checks {
+        let ratios =
+            [check.median, check.least, check.most].map(|ratio| Some(format!("{ratio:.3}")));
+        let [median, least, most] = ratios;
+        table.figures(
+            check.what,
+            vec![Some(check.count.to_string()), median, least, most],
+        );
+    }
+    table.print(out);
+    for (name, text) in [
+        ("client", "the stages' time as their client saw it"),
+        (
+            "schedstat",
+            "the vCPU threads' time on a CPU, by the kernel's schedstat",
+        ),
+        (
+            "steal",
+            "of guests that never halt: their steal time and the module's on-CPU time, over the time \
+             that passed",
+        ),
+    ] {
+        paragraph(out, &format!("  {name:10} "), text);
+    }
+}
+
+fn print_goals(out: &mut String, goals: &[Goal]) {
+    heading(out, "Goals");
+    for goal in goals {
+        let verdict = match goal.reached {
+            Some(true) => "reached",
+            Some(false) => "NOT reached",
+            None => "not measured",
+        };
+        paragraph(out, &format!("{verdict:13} "), &goal.what);
+        let figures = match goal.reached {
+            Some(_) => format!("wanted: {}; got: {}", goal.wanted, goal.got),
+            None => format!("wanted: {}", goal.wanted),
+        };
+        paragraph(out, &" ".repeat(14), &figures);
+    }
+}
+
+/// A time with a unit and three digits that matter.
+fn ns(ns: u64) -> String {
+    let mut value = ns as f64;
+    for unit in ["ns", "us", "ms"] {
+        if value < 999.5 {
+            return format!("{}{unit}", digits(value));
+        }
+        value /= 1000.0;
+    }
+    format!("{}s", digits(value))
+}
+
+fn digits(value: f64) -> String {
+    let decimals = match value {
+        _ if value.fract() == 0.0 || value >= 99.95 => 0,
+        _ if value >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// A figure of any size.
+fn number(value: f64) -> String {
+    if value.abs() < 1000.0 {
+        digits(value)
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;
