@@ -306,7 +306,8 @@ fn alone(all: Vec<Alone>) -> Vec<AloneRow> {
 
 impl Check {
     fn all(trials: &[Trial]) -> Vec<Self> {
-        let kinds: [(&str, fn(&Checks) -> Option<f64>); 3] = [
+        type Value = fn(&Checks) -> Option<f64>;
+        let kinds: [(&str, Value); 3] = [
             ("client", |checks| checks.client),
             ("schedstat", |checks| checks.schedstat),
             ("steal", |checks| checks.steal),

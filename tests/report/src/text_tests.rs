@@ -102,10 +102,7 @@ fn a_row_says_why_it_is_empty() {
         "{text}"
     );
     assert!(text.contains("all asked at once"), "{text}");
-    let row = text
-        .lines()
-        .filter(|line| line.starts_with("eevdf "))
-        .next_back();
+    let row = text.lines().rfind(|line| line.starts_with("eevdf "));
     let row: Vec<&str> = row.unwrap().split_whitespace().collect();
     assert_eq!(
         row,
