@@ -3,6 +3,7 @@
 //! The bench's results as JSON, a table and plots.
 
 mod goals;
+mod introduction;
 mod json;
 mod plot;
 mod read;

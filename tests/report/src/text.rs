@@ -2,73 +2,19 @@
 
 //! The summary as text, to be understood by somebody who knows nothing of the experiment.
 
-use std::fmt::Write;
-
 use sleepy_bench::record::{Cell, Cost};
 use sleepy_bench::systems::SYSTEMS;
 
 use crate::goals::Goal;
+use crate::introduction;
 use crate::stats::Figure;
 use crate::summary::{AloneRow, Check, ReactionRow, Row, Summary, one_chain};
 use crate::table::{Table, heading, paragraph};
 
-/// What the columns of the cells' tables are.
-const COLUMNS: [(&str, &str); 6] = [
-    (
-        "execution",
-        "from the time at which a chain's first request was to be sent until its last response, by \
-         the client's clock: p50, p99, and p50 over the limit",
-    ),
-    ("+-", "half of the range of the repetitions' p50"),
-    (
-        "limit",
-        "of chains that are asked all at once: the CPU time in which requests were in flight, of the \
-         system that needed least, divided by the CPUs; and never less than one chain alone takes",
-    ),
-    (
-        "trigger",
-        "from a request seen on its way to a microVM until a vCPU of that has a CPU, p99",
-    ),
-    (
-        "inter",
-        "from a stage's response seen until a vCPU of the next stage has a CPU, p99",
-    ),
-    (
-        "idle",
-        "share of the CPU time that the microVMs used while none of their requests was in flight",
-    ),
-];
-
-const SYSTEM_NOTES: [(&str, &str); 5] = [
-    ("eevdf", "the kernel as it is"),
-    (
-        "eevdf-tuned",
-        "the kernel, with weights that fit each stage's work",
-    ),
-    (
-        "controller",
-        "a program that watches packets and sets nice values",
-    ),
-    ("scx_...", "a sched_ext scheduler of this name"),
-    ("sleepy-...", "sleepy with this lever"),
-];
-
-const WAITS: [(&str, &str); 6] = [
-    ("halt", "a guest that waits lets go of its CPU"),
-    ("haltpoll", "it polls for a moment before it does"),
-    ("poll", "its kernel polls (idle=poll)"),
-    ("busypoll", "its server polls its sockets"),
-    (
-        "housekeepingN",
-        "halt, and N % of the time other work than requests",
-    ),
-    ("mix", "halt, busypoll, housekeeping20 and poll in turn"),
-];
-
 /// All of it.
 pub fn report(summary: &Summary, goals: &[Goal]) -> String {
     let mut out = String::new();
-    introduction(&mut out, summary);
+    introduction::print(&mut out, summary);
     for cell in summary.rows.chunk_by(|a, b| a.cell == b.cell) {
         print_cell(&mut out, &summary.rows, cell);
     }
@@ -78,40 +24,6 @@ pub fn report(summary: &Summary, goals: &[Goal]) -> String {
     checks(&mut out, &summary.checks);
     print_goals(&mut out, goals);
     out
-}
-
-fn introduction(out: &mut String, summary: &Summary) {
-    paragraph(
-        out,
-        "",
-        "Chains of functions in microVMs that share a CPU, by who schedules them",
-    );
-    out.push('\n');
-    for host in &summary.hosts {
-        let text = format!(
-            "{}, {} CPUs, of which the vCPUs share {}, {} MiB, Linux {}, virtualization by {}",
-            host.cpu, host.cpus, host.vcpu_cpus, host.memory, host.kernel, host.accelerator
-        );
-        paragraph(out, "Host: ", &text);
-    }
-    if summary.rows.is_empty() {
-        return;
-    }
-    let text = "A chain calls its functions (stages) one after the other, each in a microVM of its own. \
-                A system decides which microVM has the CPU. p50 and p99 are what half and 99 % of all \
-                samples do not exceed; p99 of fewer than 100 is the longest.";
-    out.push('\n');
-    paragraph(out, "", text);
-    for (title, notes) in [
-        ("Columns", COLUMNS.as_slice()),
-        ("Systems", &SYSTEM_NOTES),
-        ("How guests wait for requests", &WAITS),
-    ] {
-        let _ = writeln!(out, "\n{title}:");
-        for (name, text) in notes {
-            paragraph(out, &format!("  {name:13} "), text);
-        }
-    }
 }
 
 fn print_cell(out: &mut String, all: &[Row], rows: &[Row]) {
@@ -212,7 +124,7 @@ fn reactions(out: &mut String, rows: &[ReactionRow]) {
         }
         if let Some(why) = &row.error {
             let why = not_measured(quantiles.p50.is_none(), why);
-            table.text(&row.system, format!("{} VMs: {why}", row.vms));
+            table.text(&row.system, format!("VMs {}: {why}", row.vms));
         }
     }
     table.print(out);
@@ -268,25 +180,21 @@ fn costs(out: &mut String, costs: &[Cost]) {
             &[&["case", "rules", "VMs", "value", "+- (*)", "unit"]],
         );
         for cost in costs.iter().filter(|cost| cost.path == path) {
-            let place = [cost.rules, cost.vms].map(|count| count.map(|count| count.to_string()));
             if let Some(value) = cost.value {
-                let [rules, vms] = place;
-                let spread = cost.spread.map(number);
                 let figures = vec![
-                    rules,
-                    vms,
+                    cost.rules.map(|rules| rules.to_string()),
+                    cost.vms.map(|vms| vms.to_string()),
                     Some(number(value)),
-                    spread,
+                    cost.spread.map(number),
                     Some(cost.unit.clone()),
                 ];
                 table.figures(&cost.case, figures);
             } else {
-                let [rules, vms] = place.map(|count| count.unwrap_or_else(|| "-".into()));
+                let rules = cost.rules.map(|rules| format!("rules {rules}, "));
+                let vms = cost.vms.map(|vms| format!("VMs {vms}: "));
                 let why = cost.why.as_deref().unwrap_or("no reason is given");
-                table.text(
-                    &cost.case,
-                    format!("{rules} rules, {vms} VMs: not measured: {why}"),
-                );
+                let place = rules.unwrap_or_default() + &vms.unwrap_or_default();
+                table.text(&cost.case, format!("{place}not measured: {why}"));
             }
         }
         table.print(out);
@@ -356,7 +264,7 @@ fn print_goals(out: &mut String, goals: &[Goal]) {
 }
 
 /// A time with a unit and three digits that matter.
-fn ns(ns: u64) -> String {
+pub fn ns(ns: u64) -> String {
     let mut value = ns as f64;
     for unit in ["ns", "us", "ms"] {
         if value < 999.5 {

@@ -10,6 +10,7 @@ use plotters::prelude::*;
 use super::style::{self, LEFT, LIMIT, MIDDLE, RIGHT, Style};
 use super::{Root, Series, WIDTH, drawing};
 use crate::Result;
+use crate::text::ns;
 
 const HEIGHT: u32 = 1040;
 /// Where the axes are; the lines' names are right of them.
@@ -40,9 +41,12 @@ pub fn draw(series: &Series) -> Result<Option<String>> {
     let (unit, label) = match series.alone {
         Some(alone) => (
             alone as f64,
-            "execution time (p50) over that of one chain alone",
+            format!(
+                "execution time (p50), in that of one chain alone ({})",
+                ns(alone)
+            ),
         ),
-        None => (1e9, "execution time (p50), in seconds"),
+        None => (1e9, "execution time (p50), in seconds".into()),
     };
     let lines = lines(series, unit);
     let all = || lines.iter().flat_map(|line| &line.points);
@@ -55,7 +59,7 @@ pub fn draw(series: &Series) -> Result<Option<String>> {
     }
     // Never so narrow that noise looks like an effect.
     let times = least * 0.85..(most * 1.15).max(least * 2.0);
-    drawing(HEIGHT, |root| plot(root, series, &lines, label, times)).map(Some)
+    drawing(HEIGHT, |root| plot(root, series, &lines, &label, times)).map(Some)
 }
 
 fn lines<'a>(series: &Series<'a>, unit: f64) -> Vec<Line<'a>> {
@@ -149,8 +153,10 @@ fn plot(
 ) -> Result<()> {
     style::text(root, &series.title(), (MIDDLE_X, 34), BLACK, MIDDLE)?;
     let chains = |index: usize| f64::from(series.points[index].0.chains);
+    let (least, most) = (chains(0), chains(series.points.len() - 1));
+    let margin = (most / least).powf(0.03);
     let axes = Axes {
-        chains: chains(0) * 0.9..chains(series.points.len() - 1) * 1.1,
+        chains: least / margin..most * margin,
         times,
     };
     axes.draw(root, series, label)?;
@@ -163,7 +169,7 @@ fn plot(
             let (low, high) = (point.time - point.spread, point.time + point.spread);
             let x = axes.x(point.chains);
             let ends = [low.max(axes.times.start), high].map(|time| (x, axes.y(time)));
-            root.draw(&PathElement::new(ends, BLACK.stroke_width(2)))?;
+            root.draw(&PathElement::new(ends, line.style.color.stroke_width(3)))?;
         }
         for point in &line.points {
             line.style.marker(root, axes.pixel(point))?;

@@ -10,9 +10,10 @@ use crate::Result;
 use crate::summary::Row;
 
 /// The systems' names are left of this.
-const LEFT_EDGE: i32 = 270;
+const LEFT_EDGE: i32 = 300;
 /// Above the panels: title, legend, what each panel is of.
-const TOP: i32 = 200;
+const TOP: i32 = 184;
+const LEGEND_STEP: usize = 440;
 /// Below them: axes.
 const BOTTOM: i32 = 120;
 const ROW: i32 = 48;
@@ -53,6 +54,8 @@ pub fn draw(series: &Series) -> Result<String> {
 fn plot(root: &Root, series: &Series, systems: &[&str]) -> Result<()> {
     style::text(root, &series.title(), (WIDTH as i32 / 2, 34), BLACK, MIDDLE)?;
     legend(root)?;
+    let head = "chains (vCPUs:CPU)";
+    style::text(root, head, (LEFT_EDGE - 16, TOP - 24), BLACK, RIGHT)?;
     let middle = |line: usize| TOP + ROW * line as i32 + ROW / 2;
     for (line, system) in systems.iter().enumerate() {
         style::text(root, system, (LEFT_EDGE - 16, middle(line)), BLACK, RIGHT)?;
@@ -76,20 +79,17 @@ fn plot(root: &Root, series: &Series, systems: &[&str]) -> Result<()> {
         }
         axis(root, left, width, bottom)?;
     }
-    let text = "share of the microVMs' CPU time in %; figures: all idle time";
+    let text = "share of the microVMs' CPU time, in % (beside each bar: all that is idle)";
     let center = (LEFT_EDGE + WIDTH as i32) / 2;
     style::text(root, text, (center, bottom + 92), BLACK, MIDDLE)
 }
 
 fn legend(root: &Root) -> Result<()> {
-    let mut x = LEFT_EDGE;
-    for (part, name) in PARTS {
+    for (x, (part, name)) in (LEFT_EDGE..).step_by(LEGEND_STEP).zip(PARTS) {
         fill(root, part, [(x, 76), (x + 56, 76 + BAR)])?;
         style::text(root, name, (x + 70, 92), BLACK, LEFT)?;
-        x += 120 + 17 * name.len() as i32;
     }
-    let text = "chains (vCPUs to a CPU)";
-    style::text(root, text, (LEFT_EDGE, TOP - 66), GREY, LEFT)
+    Ok(())
 }
 
 /// One, and the idle share beside it.

@@ -27,7 +27,7 @@ type Dash = Option<(i32, i32)>;
 /// Of a line with markers.
 #[derive(Clone, Copy)]
 pub struct Style {
-    color: RGBColor,
+    pub color: RGBColor,
     width: u32,
     dash: Dash,
     marker: Marker,
