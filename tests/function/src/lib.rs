@@ -4,7 +4,7 @@
 
 pub mod picture;
 
-/// The small input of the compile chain, a C program of some 300 lines that checks itself. It needs no library, and
+/// The small input of the compile chain, a C program of 450 lines that checks itself. It needs no library, and
 /// exits with 0 if it computes what it should.
 pub const SMALL_C: &str = concat!(
     include_str!("../inputs/start.c"),
@@ -13,7 +13,7 @@ pub const SMALL_C: &str = concat!(
     include_str!("../inputs/small.c"),
 );
 
-/// The large one: the same, and as much again three times.
+/// The large one, of the same parts and more: four times as long.
 pub const LARGE_C: &str = concat!(
     include_str!("../inputs/start.c"),
     include_str!("../inputs/expression.c"),

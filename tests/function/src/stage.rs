@@ -30,7 +30,8 @@ pub enum Stage {
 pub struct Made {
     /// The result.
     pub bytes: Vec<u8>,
-    /// The CPU time of the work: this thread's and, if there is one, the child's.
+    /// The CPU time of the work, the thread's and the child's. It includes time that the host has stolen, unless the kernel
+    /// accounts for that (`CONFIG_PARAVIRT_TIME_ACCOUNTING`).
     pub cpu: Duration,
 }
 
