@@ -50,6 +50,7 @@ pub fn write(path: &Path, summary: &Summary, goals: &[Goal]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use sleepy_bench::record::Reaction;
 
     use super::*;
     use crate::goals;
@@ -69,6 +70,11 @@ mod tests {
                 trial("eevdf", 1, 0, &[100, 300]),
                 failed_trial("scx_lavd", 1, "no sched_ext"),
             ],
+            reactions: vec![Reaction {
+                system: "sleepy-nice".into(),
+                vms: 3,
+                outcome: Ok(vec![70]),
+            }],
             alone: vec![guest("none", 0, 100.0, 10)],
             costs: vec![Cost {
                 path: "packet".into(),
@@ -80,7 +86,6 @@ mod tests {
                 unit: "instructions".into(),
                 why: None,
             }],
-            ..Data::default()
         });
         assert_eq!(value["schema_version"], 1);
         assert_eq!(value["host"]["vcpu_cpus"], 2);
@@ -100,7 +105,8 @@ mod tests {
         assert_eq!(value["rows"][1]["error"], "no sched_ext");
         assert_eq!(value["rows"][1]["idle_share"], Value::Null);
         assert_eq!(value["costs"][0]["value"], 812.5);
-        assert_eq!(value["alone"][0]["per_second"]["median"], 100.0);
+        assert_eq!(value["alone"][0]["per_second"], 100.0);
+        assert_eq!(value["reactions"][0]["p50"], 70);
         let goal = value["goals"][0].as_object().unwrap();
         let mut keys: Vec<&String> = goal.keys().collect();
         keys.sort();

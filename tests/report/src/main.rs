@@ -2,6 +2,7 @@
 
 //! The bench's results as JSON, a table and plots.
 
+mod costs;
 mod goals;
 mod introduction;
 mod json;

@@ -61,7 +61,9 @@ pub struct Row {
 pub struct ReactionRow {
     pub system: String,
     pub vms: u32,
-    pub reaction_ns: Quantiles,
+    /// In nanoseconds.
+    #[serde(flatten)]
+    pub quantiles: Quantiles,
     /// How many times faster than the controller, by the medians.
     pub controller_ratio: Option<f64>,
     /// Why a repetition was not measured.
@@ -73,7 +75,8 @@ pub struct ReactionRow {
 pub struct AloneRow {
     pub system: String,
     pub repetitions: usize,
-    pub per_second: Figure,
+    /// Median over repetitions.
+    pub per_second: Option<f64>,
     pub latency_ns: Quantiles,
     /// Over that without the module in the same repetition.
     pub per_second_ratio: Figure,
@@ -248,7 +251,7 @@ fn reactions(all: Vec<Reaction>) -> Vec<ReactionRow> {
             ReactionRow {
                 system: group[0].system.clone(),
                 vms: group[0].vms,
-                reaction_ns: Quantiles::of(&samples),
+                quantiles: Quantiles::of(&samples),
                 controller_ratio: None,
                 error: failed(&errors, group.len()),
             }
@@ -257,12 +260,12 @@ fn reactions(all: Vec<Reaction>) -> Vec<ReactionRow> {
     let controllers: BTreeMap<u32, u64> = rows
         .iter()
         .filter(|row| row.system == "controller")
-        .filter_map(|row| Some((row.vms, row.reaction_ns.p50?)))
+        .filter_map(|row| Some((row.vms, row.quantiles.p50?)))
         .collect();
     for row in &mut rows {
         row.controller_ratio = (|| {
             let controller = *controllers.get(&row.vms)?;
-            Some(controller as f64 / row.reaction_ns.p50.filter(|ns| *ns > 0)? as f64)
+            Some(controller as f64 / row.quantiles.p50.filter(|ns| *ns > 0)? as f64)
         })();
     }
     rows
@@ -295,7 +298,7 @@ fn alone(all: Vec<Alone>) -> Vec<AloneRow> {
             AloneRow {
                 system: group[0].system.clone(),
                 repetitions: group.len(),
-                per_second: Figure::of(&per_second),
+                per_second: stats::median_f64(&per_second),
                 latency_ns: Quantiles::of(&latencies),
                 per_second_ratio: ratio(&|alone| alone.per_second),
                 p99_ratio: ratio(&p99),

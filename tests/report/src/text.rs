@@ -2,9 +2,10 @@
 
 //! The summary as text, to be understood by somebody who knows nothing of the experiment.
 
-use sleepy_bench::record::{Cell, Cost};
+use sleepy_bench::record::Cell;
 use sleepy_bench::systems::SYSTEMS;
 
+use crate::costs;
 use crate::goals::Goal;
 use crate::introduction;
 use crate::stats::Figure;
@@ -20,7 +21,7 @@ pub fn report(summary: &Summary, goals: &[Goal]) -> String {
     }
     reactions(&mut out, &summary.reactions);
     alone(&mut out, &summary.alone);
-    costs(&mut out, &summary.costs);
+    costs::print(&mut out, &summary.costs);
     checks(&mut out, &summary.checks);
     print_goals(&mut out, goals);
     out
@@ -111,7 +112,7 @@ fn reactions(out: &mut String, rows: &[ReactionRow]) {
         &[&["system", "VMs", "p50", "+-", "p99", "x faster (*)"]],
     );
     for row in rows {
-        let quantiles = &row.reaction_ns;
+        let quantiles = &row.quantiles;
         if quantiles.p50.is_some() || row.error.is_none() {
             let figures = vec![
                 Some(row.vms.to_string()),
@@ -153,7 +154,7 @@ fn alone(out: &mut String, rows: &[AloneRow]) {
             [figure.median.map(text), figure.spread.map(text)]
         };
         let mut figures = vec![
-            row.per_second.median.map(|rate| format!("{rate:.1}")),
+            row.per_second.map(|rate| format!("{rate:.1}")),
             row.latency_ns.p99.map(ns),
         ];
         figures.extend(ratio(row.per_second_ratio));
@@ -164,48 +165,6 @@ fn alone(out: &mut String, rows: &[AloneRow]) {
     let text = "over that without the module (none) in the same repetition: the median of the \
                 repetitions, and half of their range";
     paragraph(out, "(*) ", text);
-}
-
-fn costs(out: &mut String, costs: &[Cost]) {
-    let mut paths: Vec<&str> = Vec::new();
-    for cost in costs {
-        if !paths.contains(&cost.path.as_str()) {
-            paths.push(&cost.path);
-        }
-    }
-    for path in paths {
-        heading(out, &format!("Costs: {path}"));
-        let mut table = Table::new(
-            &[6, 6, 14, 10, 13],
-            &[&["case", "rules", "VMs", "value", "+- (*)", "unit"]],
-        );
-        for cost in costs.iter().filter(|cost| cost.path == path) {
-            if let Some(value) = cost.value {
-                let figures = vec![
-                    cost.rules.map(|rules| rules.to_string()),
-                    cost.vms.map(|vms| vms.to_string()),
-                    Some(number(value)),
-                    cost.spread.map(number),
-                    Some(cost.unit.clone()),
-                ];
-                table.figures(&cost.case, figures);
-            } else {
-                let rules = cost.rules.map(|rules| format!("rules {rules}, "));
-                let vms = cost.vms.map(|vms| format!("VMs {vms}: "));
-                let why = cost.why.as_deref().unwrap_or("no reason is given");
-                let place = rules.unwrap_or_default() + &vms.unwrap_or_default();
-                table.text(&cost.case, format!("{place}not measured: {why}"));
-            }
-        }
-        table.print(out);
-    }
-    if !costs.is_empty() {
-        paragraph(
-            out,
-            "(*) ",
-            "half of the range between the quartiles of the repetitions",
-        );
-    }
 }
 
 fn checks(out: &mut String, checks: &[Check]) {
@@ -275,22 +234,14 @@ pub fn ns(ns: u64) -> String {
     format!("{}s", digits(value))
 }
 
-fn digits(value: f64) -> String {
+/// Three digits that matter, or all of a larger figure.
+pub fn digits(value: f64) -> String {
     let decimals = match value {
-        _ if value.fract() == 0.0 || value >= 99.95 => 0,
-        _ if value >= 9.995 => 1,
+        _ if value.fract() == 0.0 || value.abs() >= 99.95 => 0,
+        _ if value.abs() >= 9.995 => 1,
         _ => 2,
     };
     format!("{value:.decimals$}")
-}
-
-/// A figure of any size.
-fn number(value: f64) -> String {
-    if value.abs() < 1000.0 {
-        digits(value)
-    } else {
-        format!("{value:.0}")
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 //! Of [`super`].
 
-use sleepy_bench::record::{Checks, Reaction};
+use sleepy_bench::record::{Checks, Cost, Reaction};
 
 use super::*;
 use crate::goals;
