@@ -31,24 +31,26 @@ pub fn run(
     })?;
     let urls = fleet.urls();
     let client = Client::new(&CHAINS[1], 0, &urls[0], "");
-    // What is done for the first time is not counted.
-    turn(&client, time)?;
     for repetition in 0..repetitions {
-        for system in SYSTEMS {
+        let mut systems = SYSTEMS;
+        systems.rotate_left(repetition as usize % SYSTEMS.len());
+        for system in systems {
             output.progress(&format!(
                 "a guest that has its CPU for itself: {system} {}",
                 repetition + 1
             ));
-            let latency_ns = if system == "none" {
+            if system == "none" {
                 fleet.forget()?;
                 call("rmmod", &["sleepy"])?;
-                let times = turn(&client, time);
-                call("insmod", &[&module.display().to_string()])?;
-                times
             } else {
                 fleet.apply(system.strip_prefix("sleepy-").unwrap_or("observe"))?;
-                turn(&client, time)
-            }?;
+            }
+            // What is done for the first time is not counted.
+            turn(&client, time / 2)?;
+            let latency_ns = turn(&client, time)?;
+            if system == "none" {
+                call("insmod", &[&module.display().to_string()])?;
+            }
             let seconds = latency_ns.iter().sum::<u64>() as f64 / 1e9;
             output.write(Record::Alone(Alone {
                 system: system.into(),

@@ -54,7 +54,6 @@ impl Plan {
                     "burst",
                 );
                 add("compile", "small", &["busypoll"], &[2], "local", "poisson");
-                add("compile", "small", &["busypoll"], &[2], "remote", "burst");
                 add("compile", "small", &["halt"], &[2], "local", "burst");
                 add("image", "small", &["busypoll"], &[1], "local", "burst");
             }
