@@ -41,8 +41,9 @@ def test_row(system, chains):
     assert one["stage_ns"]["max"] < one["exec_ns"]["max"]
     assert one["overcommit"] == 3 * chains
     assert 0 <= one["idle_share"] <= 1
-    # Nobody is faster than the limit, but by what was measured at other times.
-    assert one["exec_ns"]["p50"] > 0.8 * one["limit_exec_ns"]
+    # Nobody gets more CPU time than there was.
+    assert one["exec_ns"]["max"] > 0.95 * one["useful_ns"] / BENCH["host"]["vcpu_cpus"]
+    assert one["limit_exec_ns"] > 0
 
 
 @pytest.mark.parametrize("chains", CHAINS)

@@ -60,8 +60,8 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     controller: PathBuf,
     /// Where the sched_ext schedulers are, for a kernel that has sched_ext
-    #[arg(long, default_value = "", value_name = "DIR")]
-    scx: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    scx: Option<PathBuf>,
     /// How much is measured
     #[arg(long, value_enum, default_value = "quick")]
     size: Size,
@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         memory: MEMORY,
     };
     let programs = Programs {
-        scx: arguments.scx.clone(),
+        scx: arguments.scx.clone().unwrap_or_default(),
         controller: arguments.controller.clone(),
     };
     let all = || SYSTEMS.map(str::to_owned).to_vec();
