@@ -42,7 +42,7 @@ def test_row(system, chains):
     assert one["overcommit"] == 3 * chains
     assert 0 <= one["idle_share"] <= 1
     # Nobody gets more CPU time than there was.
-    assert one["exec_ns"]["max"] > 0.95 * one["useful_ns"] / BENCH["host"]["vcpu_cpus"]
+    assert one["exec_ns"]["max"] > 0.8 * one["useful_ns"] / BENCH["host"]["vcpu_cpus"]
     assert one["limit_exec_ns"] > 0
 
 

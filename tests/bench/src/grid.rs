@@ -119,7 +119,7 @@ impl Grid<'_> {
             .collect();
         output.progress(&format!("{cell}: first requests"));
         let running = Running::start(WARM_UP, fleet, self.programs, &[])?;
-        let first = trial::run(fleet, &clients, self.store, &Load::Burst)?;
+        let first = trial::run(fleet, &clients, self.store, &Load::Burst, true)?;
         running.stop(fleet)?;
         let work = work(&first.measured, chain.stages.len());
 
@@ -145,7 +145,9 @@ impl Grid<'_> {
                 }
             };
             let load = self.load(cell, &work, repetition)?;
-            let told = trial::run(fleet, &clients, self.store, &load);
+            // What the automatic choice is depends on the host.
+            let parks = matches!(system, "sleepy-park" | "sleepy-auto");
+            let told = trial::run(fleet, &clients, self.store, &load, parks);
             let told = running.check().and(told);
             let noted = if is_slow_to_start(system) {
                 before = Some((system, running));
