@@ -30,7 +30,7 @@ pub fn run(
         output.progress("a guest that has its CPU for itself")
     })?;
     let urls = fleet.urls();
-    let client = Client::new(&CHAINS[1], 0, &urls[0], "");
+    let client = Client::new(&CHAINS[1], (0, 1), &urls[0], "");
     for repetition in 0..repetitions {
         let mut systems = SYSTEMS;
         systems.rotate_left(repetition as usize % SYSTEMS.len());

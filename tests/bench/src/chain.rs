@@ -10,8 +10,9 @@ use ureq::Agent;
 
 use crate::store::Store;
 
-/// A request not answered in this time has failed.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// A request not answered in this time has failed; so much more for each chain that shares the CPU.
+const PATIENCE: Duration = Duration::from_secs(30);
+const MORE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is called one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +73,15 @@ pub struct Called {
 }
 
 impl Client {
-    /// For the functions at `urls`, in the order of the stages; chain `number` of its kind.
-    pub fn new(chain: &Chain, number: usize, urls: &[String], input: &str) -> Self {
+    /// For the functions at `urls`, in the order of the stages: chain `number` of `chains`.
+    pub fn new(
+        chain: &Chain,
+        (number, chains): (usize, u32),
+        urls: &[String],
+        input: &str,
+    ) -> Self {
         let agent = Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(PATIENCE + MORE_PATIENCE * chains))
             .max_idle_connections(urls.len())
             .build()
             .into();

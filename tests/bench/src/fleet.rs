@@ -79,6 +79,14 @@ impl<'a> Fleet<'a> {
         matches!(&*self.wait, "poll" | "busypoll")
     }
 
+    /// Fails if a microVM has ended.
+    pub fn check(&mut self) -> Result<()> {
+        for Member { vm, .. } in &mut self.members {
+            vm.check()?;
+        }
+        Ok(())
+    }
+
     /// How many chains there are.
     pub fn chains(&self) -> usize {
         self.members.len() / self.chain.stages.len()

@@ -115,7 +115,7 @@ impl Grid<'_> {
             .iter()
             .take(cell.chains as usize)
             .enumerate()
-            .map(|(number, urls)| Client::new(&chain, number, urls, "input"))
+            .map(|(number, urls)| Client::new(&chain, (number, cell.chains), urls, "input"))
             .collect();
         output.progress(&format!("{cell}: first requests"));
         let running = Running::start(WARM_UP, fleet, self.programs, &[])?;
@@ -148,6 +148,10 @@ impl Grid<'_> {
             // What the automatic choice is depends on the host.
             let parks = matches!(system, "sleepy-park" | "sleepy-auto");
             let told = trial::run(fleet, &clients, self.store, &load, parks);
+            if told.is_err() {
+                // Then the fault is not the system's.
+                fleet.check()?;
+            }
             let told = running.check().and(told);
             let noted = if is_slow_to_start(system) {
                 before = Some((system, running));

@@ -104,6 +104,14 @@ impl Vm {
         Err(format!("{} did not come up; its console:\n{said}", self.name).into())
     }
 
+    /// Fails if it has ended, which it does only by a fault: the emulator's virtualization may lose one.
+    pub fn check(&mut self) -> Result<()> {
+        match self.vmm.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("{} has ended: {status}", self.name).into()),
+        }
+    }
+
     fn comes_up(&mut self) -> Result<bool> {
         let deadline = Instant::now() + BOOT_TIME;
         while Instant::now() < deadline && self.vmm.try_wait()?.is_none() {
