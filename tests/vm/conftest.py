@@ -10,13 +10,15 @@ from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lib import abi, guest, host, kvm, layouts, net, scene, trace  # noqa: E402
+from lib import abi, guest, host, journal, kvm, layouts, net, scene, trace  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
 ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "park", "worker", "layouts", "turns", "triggers", "vcpus", "events", "answers", "ebpf",
          "stats", "faults", "stopped", "module", "ctl", "manifest", "probe", "filters", "guests", "protocols", "profiles", "calls", "baselines", "floors", "after"]
 SHARES, REPORT = pytest.StashKey(), pytest.StashKey()
+# A line when a test begins and one when it is over, so that a run whose test host is lost can go on in another.
+JOURNAL = os.environ.get("SLEEPY_JOURNAL")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -24,12 +26,15 @@ def pytest_collection_modifyitems(config, items):
     elsewhere = [item for item in items
                  if (mark := item.get_closest_marker("flavour")) and host.FLAVOUR not in mark.args]
     config.hook.pytest_deselected(items=elsewhere)
-    items[:] = [item for item in items if item not in elsewhere]
+    done = journal.done(JOURNAL) if JOURNAL else {}
+    items[:] = [item for item in items if item not in elsewhere and item.nodeid not in done]
 
 
 def pytest_runtest_protocol(item, nextitem):
     """A test that fails when the emulator has crashed a guest is run again: that, and nothing else."""
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    if JOURNAL:
+        journal.begin(JOURNAL, item.nodeid)
     for left in reversed(range(3)):
         kvm.crashed()
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
@@ -40,6 +45,9 @@ def pytest_runtest_protocol(item, nextitem):
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    if JOURNAL:
+        outcomes = {report.outcome for report in reports}
+        journal.end(JOURNAL, item.nodeid, next(name for name in ("failed", "skipped", "passed") if name in outcomes))
     return True
 
 
