@@ -56,8 +56,11 @@ def test_traffic_from_all_cpus(scenes, traffic):
         stats = scene.stats()
         return sum(stats.sleeps.values()) == sum(stats.wakes.values()) + 1
 
-    host.wait(accounts_agree, "as many sleeps as wake-ups, and one more")
-    stats = scene.stats()
+    try:
+        host.wait(accounts_agree, "as many sleeps as wake-ups, and one more")
+    finally:
+        stats = scene.stats()
+        print(f"sleeps {stats.sleeps}\nwakes {stats.wakes}")
     assert stats.wakes["request"] > 0 and stats.sleeps["response"] > 0
 
 

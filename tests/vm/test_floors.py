@@ -70,7 +70,8 @@ def check_parked(device, guest, scenes, vms, minutes, *options):
         share = (after.oncpu - ran.oncpu) / (time.monotonic_ns() - began)
         print(f"parked {after.parked - ran.parked} times, {share:.4f} of the CPU; ping: {len(times)} of {asked}, "
               f"median {statistics.median(times):.3f} s, longest {max(times):.3f} s")
-        assert after.parked > ran.parked and share < 0.2
+        # One that halts waits by itself: it may have been let run for each packet.
+        assert share < 0.2 and (after.parked > ran.parked or not guest.busy)
         assert device.get(vm).state == abi.SLEEPY, "nothing of that was a request"
         gained = Clock(connection).gained_since(before)  # on the connection that has been there all the time
         device.remove(vm)
