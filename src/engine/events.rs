@@ -61,6 +61,7 @@ impl Engine {
             this.set(now.saturating_add(this.config().settings.max_sleep));
         }
         Self::follow(this, &change, now);
+        Self::settle(this);
     }
 
     /// A packet to the VM that no rule ignores; `asks` if it is one of a flow, and so has a say of its own.

@@ -51,6 +51,9 @@ const ID: u64 = u32::MAX as u64 | USED | CALL;
 /// Where the number of requests without an answer begins, and the most that are counted.
 const OPEN_SHIFT: u32 = 38;
 const OPEN_MAX: u64 = 255;
+/// Counts the packets of requests, so that each changes the key: whoever has looked at the flow before, as one that is
+/// over, finds another.
+const NEXT: u64 = 1 << 48;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ fn id(hash: u32, asker: Asker) -> u64 {
 }
 
 fn open(key: u64) -> u64 {
-    key >> OPEN_SHIFT
+    key >> OPEN_SHIFT & OPEN_MAX
 }
 
 /// How long a stream may pause whose longest pause was this one.
@@ -217,9 +220,10 @@ impl<W: Word> Flows<W> {
                     break;
                 }
                 let count = (open(key) + u64::from(whole)).min(OPEN_MAX);
-                let new = key & (ID | STREAM) | count << OPEN_SHIFT;
-                if new == key || slot.change(key, new) {
-                    slot.seen.store(now);
+                let times = key.wrapping_add(NEXT) & !(NEXT - 1);
+                let new = key & (ID | STREAM) | count << OPEN_SHIFT | times;
+                slot.seen.store(now);
+                if slot.change(key, new) {
                     if key & ANSWERING != 0 {
                         slot.since.store(now);
                     }
@@ -246,11 +250,26 @@ impl<W: Word> Flows<W> {
             Insert::New
         } else if key & CALL != 0 {
             Insert::Full
-        } else if self.overflow.claim(USED, 0, now) {
-            Insert::Overflow
         } else {
-            self.overflow.seen.store(now);
-            Insert::Full
+            self.overflow(now)
+        }
+    }
+
+    fn overflow(&self, now: u64) -> Insert {
+        let slot = &self.overflow;
+        loop {
+            if slot.claim(USED, 0, now) {
+                return Insert::Overflow;
+            }
+            let key = slot.key.load();
+            if key == CLAIMED {
+                // By somebody else, just now.
+                return Insert::Full;
+            }
+            slot.seen.store(now);
+            if key & USED != 0 && slot.change(key, key.wrapping_add(NEXT)) {
+                return Insert::Full;
+            }
         }
     }
 
@@ -264,37 +283,45 @@ impl<W: Word> Flows<W> {
         mut since: impl FnMut(u64),
     ) -> Option<Answered> {
         let mut answered = None;
-        for (slot, key) in self.of(hash, Asker::Peer) {
+        for (slot, mut key) in self.of(hash, Asker::Peer) {
             let Answered { ended, held } = answered.get_or_insert_default();
-            let start = slot.since.load();
-            let first = key & ANSWERING == 0;
-            let left = open(key).saturating_sub(u64::from(!more));
-            let stream = if more { STREAM } else { key & STREAM };
-            if left == 0 && stream == 0 {
-                if slot.change(key, EMPTY) {
-                    *ended += 1;
-                    if first {
-                        since(start);
+            // Again where another packet of the flow comes in between.
+            while key & ID == id(hash, Asker::Peer) {
+                let start = slot.since.load();
+                let first = key & ANSWERING == 0;
+                let left = open(key).saturating_sub(u64::from(!more));
+                let stream = if more { STREAM } else { key & STREAM };
+                if left == 0 && stream == 0 {
+                    if slot.change(key, EMPTY) {
+                        *ended += 1;
+                        if first {
+                            since(start);
+                        }
+                        break;
                     }
+                    key = slot.key.load();
+                    continue;
                 }
-                continue;
-            }
-            let more = if more { MORE } else { 0 };
-            let new = key & ID | ANSWERING | stream | more | left << OPEN_SHIFT;
-            let pause = now.saturating_sub(slot.seen.load());
-            slot.seen.store(now);
-            if !slot.change(key, new) {
-                continue;
-            }
-            if first {
-                slot.pause.store(0);
-                slot.since.store(now.saturating_sub(start));
-                since(start);
-            } else if pause > slot.pause.load() {
-                slot.pause.store(pause);
-            }
-            if first || key & MORE != more {
-                *held = Some(slot.hold(new, 0));
+                let goes_on = if more { MORE } else { 0 };
+                let times = key & !(NEXT - 1);
+                let new = key & ID | ANSWERING | stream | goes_on | left << OPEN_SHIFT | times;
+                let pause = now.saturating_sub(slot.seen.load());
+                slot.seen.store(now);
+                if !slot.change(key, new) {
+                    key = slot.key.load();
+                    continue;
+                }
+                if first {
+                    slot.pause.store(0);
+                    slot.since.store(now.saturating_sub(start));
+                    since(start);
+                } else if pause > slot.pause.load() {
+                    slot.pause.store(pause);
+                }
+                if first || key & MORE != goes_on {
+                    *held = Some(slot.hold(new, 0));
+                }
+                break;
             }
         }
         answered
@@ -308,10 +335,11 @@ impl<W: Word> Flows<W> {
         put.then(|| stream_hold(pause))
     }
 
-    /// Whether there is a flow with several requests.
+    /// Whether there is a flow with several requests; what is in the overflow slot may be.
     pub fn several(&self) -> bool {
         let mut keys = self.slots.iter().map(|slot| slot.key.load());
         keys.any(|key| key & (USED | CALL) == USED && open(key) > 1)
+            || self.overflow.key.load() != EMPTY
     }
 
     /// Takes a flow out, whoever asks; returns what it had.

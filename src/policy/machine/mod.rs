@@ -333,12 +333,31 @@ impl<W: Word> Machine<W> {
 
     /// Something that lets the VM sleep at once.
     pub fn doze(&self, now: u64) -> Change {
+        if self.unknown() {
+            return state::update(&self.state, Event::Touch, now);
+        }
         // Asleep already, it is stirred when it would have been, and its guest's timer is due when it was.
         if !self.state().sleepy() {
             self.slept.store(now);
             self.timer.store(0);
         }
-        state::update(&self.state, Event::Sleep, now)
+        let slept = state::update(&self.state, Event::Sleep, now);
+        if slept.fell_asleep() && self.unknown() {
+            // A request on the same flow came in between, and found the VM awake.
+            let woke = state::update(&self.state, Event::Wake, now);
+            return if woke.woke() {
+                slept.then(&woke)
+            } else {
+                slept
+            };
+        }
+        slept
+    }
+
+    /// Whether it waits for an answer itself, and which of several requests waits for that cannot be known, though the
+    /// state word counts a single flow.
+    fn unknown(&self) -> bool {
+        self.state().calls() > 0 && self.flows.several()
     }
 
     /// Something else than a packet happened.

@@ -130,10 +130,7 @@ impl<W: Word> Machine<W> {
 
     fn tick_awake(&self, settings: &Settings, threads: &Threads, now: u64, tick: &mut Tick) -> u64 {
         let last = self.last.load();
-        let state = self.state();
-        // One flow, but which of its requests is it that waits for the call?
-        let may_sleep = state.may_sleep() && !(state.calls() > 0 && self.flows.several());
-        let (cause, next) = if may_sleep {
+        let (cause, next) = if self.state().may_sleep() && !self.unknown() {
             self.reason(settings, threads, last, now)
         } else {
             (None, settings.max_sleep)
@@ -151,8 +148,10 @@ impl<W: Word> Machine<W> {
             return settings.linger;
         }
         if self.last.load() != last {
-            // So did something else that would have woken it.
-            tick.changes[3] = Some(state::update(&self.state, Event::Wake, now));
+            // So did something else that would have woken it. Unless a request has by now: then it did sleep.
+            let change = state::update(&self.state, Event::Wake, now);
+            tick.slept = (!change.woke()).then_some(cause);
+            tick.changes[3] = Some(change);
             return settings.linger;
         }
         tick.slept = Some(cause);

@@ -501,3 +501,25 @@ fn a_timer_whose_work_is_done_in_its_slack_wakes_nobody() {
     assert!(vm.state().sleepy());
     assert!(vm.woke.is_empty());
 }
+
+#[test]
+fn which_of_several_requests_waits_is_not_known() {
+    // Two on one flow; two in the overflow slot, of a set that holds eight.
+    for flows in [vec![1; 2], (0..10).map(|flow| flow * 8).collect()] {
+        let mut vm = Vm::new(TIMES, 1_000_000);
+        for flow in &flows {
+            vm.request(*flow);
+        }
+        if flows.len() > 2 {
+            for flow in &flows {
+                vm.response(*flow);
+            }
+        }
+        vm.call(2);
+        assert_eq!((vm.state().in_flight(), vm.state().calls()), (1, 1));
+        vm.doze();
+        assert!(!vm.state().sleepy(), "{flows:?}: by a hint");
+        vm.pass(2 * TIMES.linger);
+        assert!(!vm.state().sleepy(), "{flows:?}: by time");
+    }
+}
