@@ -86,7 +86,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let mut output = Output::open(&arguments.out)?;
     output.write(Record::Host(host()?))?;
-    cpu::pin_self(SPARE_CPU)?;
+    cpu::gather(SPARE_CPU)?;
     vm::load_vhost()?;
     network::make()?;
     let store = Store::start()?;

@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("{:.0} s", begin.elapsed().as_secs_f64());
 
-    cpu::pin_self(SPARE_CPU)?;
+    cpu::gather(SPARE_CPU)?;
     for guest in &guests {
         ctl.add(guest.pid(), guest.name(), vm::PORT, LEVERS[0])?;
         guest.pin(&ctl.vcpus(guest.name())?, VCPU_CPU, SPARE_CPU)?;
