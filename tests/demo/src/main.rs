@@ -84,6 +84,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     progress(&format!("starting {vms} microVMs"))?;
     let begin = Instant::now();
     vm::load_vhost()?;
+    cpu::gather(SPARE_CPU)?;
     let image = Image {
         kernel: arguments.guest_kernel.clone(),
         initramfs: arguments.guest.clone(),
@@ -98,7 +99,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     println!("{:.0} s", begin.elapsed().as_secs_f64());
 
-    cpu::gather(SPARE_CPU)?;
     for guest in &guests {
         ctl.add(guest.pid(), guest.name(), vm::PORT, LEVERS[0])?;
         guest.pin(&ctl.vcpus(guest.name())?, VCPU_CPU, SPARE_CPU)?;
