@@ -54,6 +54,7 @@ const OPEN_MAX: u64 = 255;
 /// Counts the packets of requests, so that each changes the key: whoever has looked at the flow before, as one that is
 /// over, finds another.
 const NEXT: u64 = 1 << 48;
+const COUNT: u64 = !(NEXT - 1);
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,50 @@ impl<W: Word> Slot<W> {
 
     fn change(&self, key: u64, new: u64) -> bool {
         self.key.compare_exchange(key, new).is_ok()
+    }
+
+    /// A segment of the answer to what has this key, with `more` behind it or not; false if another packet of the flow
+    /// came in between.
+    fn answer(
+        &self,
+        key: u64,
+        more: bool,
+        now: u64,
+        answered: &mut Answered,
+        since: &mut impl FnMut(u64),
+    ) -> bool {
+        let start = self.since.load();
+        let first = key & ANSWERING == 0;
+        let left = open(key).saturating_sub(u64::from(!more));
+        let stream = if more { STREAM } else { key & STREAM };
+        if left == 0 && stream == 0 {
+            let ends = self.change(key, EMPTY);
+            if ends {
+                answered.ended += 1;
+                if first {
+                    since(start);
+                }
+            }
+            return ends;
+        }
+        let more = if more { MORE } else { 0 };
+        let new = key & (ID | COUNT) | ANSWERING | stream | more | left << OPEN_SHIFT;
+        let pause = now.saturating_sub(self.seen.load());
+        self.seen.store(now);
+        if !self.change(key, new) {
+            return false;
+        }
+        if first {
+            self.pause.store(0);
+            self.since.store(now.saturating_sub(start));
+            since(start);
+        } else if pause > self.pause.load() {
+            self.pause.store(pause);
+        }
+        if first || key & MORE != more {
+            answered.held = Some(self.hold(new, 0));
+        }
+        true
     }
 
     /// How long it may be without a packet.
@@ -220,8 +265,8 @@ impl<W: Word> Flows<W> {
                     break;
                 }
                 let count = (open(key) + u64::from(whole)).min(OPEN_MAX);
-                let times = key.wrapping_add(NEXT) & !(NEXT - 1);
-                let new = key & (ID | STREAM) | count << OPEN_SHIFT | times;
+                let next = key.wrapping_add(NEXT);
+                let new = next & (ID | STREAM | COUNT) | count << OPEN_SHIFT;
                 slot.seen.store(now);
                 if slot.change(key, new) {
                     if key & ANSWERING != 0 {
@@ -284,44 +329,11 @@ impl<W: Word> Flows<W> {
     ) -> Option<Answered> {
         let mut answered = None;
         for (slot, mut key) in self.of(hash, Asker::Peer) {
-            let Answered { ended, held } = answered.get_or_insert_default();
-            // Again where another packet of the flow comes in between.
-            while key & ID == id(hash, Asker::Peer) {
-                let start = slot.since.load();
-                let first = key & ANSWERING == 0;
-                let left = open(key).saturating_sub(u64::from(!more));
-                let stream = if more { STREAM } else { key & STREAM };
-                if left == 0 && stream == 0 {
-                    if slot.change(key, EMPTY) {
-                        *ended += 1;
-                        if first {
-                            since(start);
-                        }
-                        break;
-                    }
-                    key = slot.key.load();
-                    continue;
-                }
-                let goes_on = if more { MORE } else { 0 };
-                let times = key & !(NEXT - 1);
-                let new = key & ID | ANSWERING | stream | goes_on | left << OPEN_SHIFT | times;
-                let pause = now.saturating_sub(slot.seen.load());
-                slot.seen.store(now);
-                if !slot.change(key, new) {
-                    key = slot.key.load();
-                    continue;
-                }
-                if first {
-                    slot.pause.store(0);
-                    slot.since.store(now.saturating_sub(start));
-                    since(start);
-                } else if pause > slot.pause.load() {
-                    slot.pause.store(pause);
-                }
-                if first || key & MORE != goes_on {
-                    *held = Some(slot.hold(new, 0));
-                }
-                break;
+            let answered = answered.get_or_insert_default();
+            while key & ID == id(hash, Asker::Peer)
+                && !slot.answer(key, more, now, answered, &mut since)
+            {
+                key = slot.key.load();
             }
         }
         answered

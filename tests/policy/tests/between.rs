@@ -6,10 +6,10 @@
 use sleepy_policy::{
     Word,
     flows::MAX_HOLD,
-    machine::{Cause, Machine, Settings, Threads},
+    machine::{Machine, Threads},
     state::{Change, Event},
 };
-use sleepy_policy_tests::{StdWord, TIMES, on};
+use sleepy_policy_tests::{StdWord, TIMES};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -95,11 +95,6 @@ const OPS: [Op; 14] = [
     Request(FULL + 9 * 8),
 ];
 
-/// Times in which every rule for sleep is on that a hook can ask for.
-const SETTINGS: Settings = Settings {
-    sleep_on: on(&[Cause::Response]),
-    ..TIMES
-};
 const THREADS: Threads = Threads { vcpus: 1, oncpu: 0 };
 
 /// As long after its boot as hosts are.
@@ -137,7 +132,7 @@ impl Vm {
 
     /// What the module does, and counts.
     fn does(&self, op: Op) {
-        let (machine, settings, now) = (&self.machine, &SETTINGS, self.now.get());
+        let (machine, settings, now) = (&self.machine, &TIMES, self.now.get());
         match op {
             Request(flow) => self.woken(machine.request(flow, true, settings, now).change),
             Part(flow) => self.woken(machine.request(flow, false, settings, now).change),
@@ -175,7 +170,7 @@ impl Vm {
     /// At once, and after the time in which a VM that may sleep does.
     fn outcome(&self) -> [Seen; 2] {
         let at_once = self.seen();
-        self.now.set(self.now.get() + SETTINGS.linger);
+        self.now.set(self.now.get() + TIMES.linger);
         self.does(Tick);
         [at_once, self.seen()]
     }
@@ -237,7 +232,7 @@ fn vm(before: &[Option<Op>]) -> Rc<Vm> {
         match op {
             Some(op) => vm.does(*op),
             None => {
-                vm.now.set(vm.now.get() + SETTINGS.linger);
+                vm.now.set(vm.now.get() + TIMES.linger);
                 vm.does(Tick);
             }
         }
@@ -276,12 +271,7 @@ fn in_the_middle_is_before_or_after() {
                 if (outer, inner) == (Tick, Tick) {
                     continue; // by one at a time
                 }
-                for pause in [
-                    0,
-                    SETTINGS.linger,
-                    SETTINGS.max_sleep,
-                    SETTINGS.request_timeout,
-                ] {
+                for pause in [0, TIMES.linger, TIMES.max_sleep, TIMES.request_timeout] {
                     let orders = [
                         in_turn(before, [outer, inner], pause),
                         in_turn(before, [inner, outer], pause),
