@@ -43,9 +43,11 @@ impl Filter {
         let mut prog = core::ptr::null_mut();
         // SAFETY: `program` and `prog` are valid for the call, which checks the user's address, copies
         // the instructions once, and checks the copy.
-        to_result(unsafe {
+        let made = to_result(unsafe {
             helpers::bpf_prog_create_from_user(&raw mut prog, &raw mut program, None, false)
-        })?;
+        });
+        // What userspace has no name for: the kernel has no interpreter, and its compiler no memory.
+        made.map_err(|error| if error == ENOTSUPP { ENOMEM } else { error })?;
         // INVARIANT: After success the program is ours.
         Ok(Self {
             prog: NonNull::new(prog).ok_or(EINVAL)?,

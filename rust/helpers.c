@@ -303,6 +303,14 @@ bool sleepy_current_is_halted(unsigned long vcpu)
 	return v && READ_ONCE(v->stat.generic.blocking);
 }
 
+/* How many interrupts KVM has injected, not those that the CPU delivers by itself. */
+u64 sleepy_kvm_injections(unsigned long vcpu)
+{
+	const struct kvm_vcpu *v = loaded(vcpu);
+
+	return v ? READ_ONCE(v->stat.irq_injections) : 0;
+}
+
 /* The guest's watchdogs count from now on, as after KVM_KVMCLOCK_CTRL. */
 static void forgive(struct kvm_vcpu *v)
 {
@@ -428,18 +436,19 @@ void sleepy_prog_put(struct bpf_prog *prog)
 }
 
 /*
- * What the sender of a TCP segment says of what comes next. The data begin with
- * the link layer's header. A segment is full if it fills the device's MTU, or,
- * of several that travel as one, if the last one is as long as the others.
+ * What the sender of a TCP segment says of itself and of what comes next. The
+ * data begin with the link layer's header. A segment is full if it fills the
+ * device's MTU, or, of several that travel as one, if the last one is as long as
+ * the others.
  */
-unsigned int sleepy_skb_tcp(const struct sk_buff *skb)
+void sleepy_skb_tcp(const struct sk_buff *skb, struct sleepy_tcp *said)
 {
-	int ip = skb_network_offset(skb), offset;
-	unsigned int flags = SLEEPY_TCP, payload;
+	int ip = skb_network_offset(skb), offset, end, payload;
 	struct tcphdr tcp_buffer, *tcp;
 	__be16 frag_off;
 	u8 protocol;
 
+	*said = (struct sleepy_tcp){};
 	if (skb->protocol == htons(ETH_P_IP)) {
 		struct iphdr buffer;
 		const struct iphdr *header =
@@ -447,40 +456,47 @@ unsigned int sleepy_skb_tcp(const struct sk_buff *skb)
 
 		if (!header || header->protocol != IPPROTO_TCP ||
 		    header->frag_off & htons(IP_OFFSET))
-			return 0;
+			return;
 		offset = ip + header->ihl * 4;
+		end = ip + ntohs(header->tot_len);
 	} else if (skb->protocol == htons(ETH_P_IPV6)) {
 		struct ipv6hdr buffer;
 		const struct ipv6hdr *header =
 			skb_header_pointer(skb, ip, sizeof(buffer), &buffer);
 
 		if (!header)
-			return 0;
+			return;
 		protocol = header->nexthdr;
 		offset = ipv6_skip_exthdr(skb, ip + sizeof(buffer), &protocol,
 					  &frag_off);
 		if (offset < 0 || protocol != IPPROTO_TCP || frag_off)
-			return 0;
+			return;
+		end = ip + (int)sizeof(buffer) + ntohs(header->payload_len);
 	} else {
-		return 0;
+		return;
 	}
 	tcp = skb_header_pointer(skb, offset, sizeof(tcp_buffer), &tcp_buffer);
 	if (!tcp)
-		return 0;
-	/* What opens or ends a connection is whole. */
-	if (tcp->syn || tcp->fin || tcp->rst)
-		return flags | SLEEPY_TCP_PUSHED;
-	if (tcp->psh)
-		flags |= SLEEPY_TCP_PUSHED;
+		return;
 	offset += tcp->doff * 4;
-	payload = skb->len > offset ? skb->len - offset : 0;
-	if (skb_is_gso(skb)) {
-		if (payload && !(payload % skb_shinfo(skb)->gso_size))
-			flags |= SLEEPY_TCP_FULL;
-	} else if (skb->dev && skb->len - ip >= READ_ONCE(skb->dev->mtu)) {
-		flags |= SLEEPY_TCP_FULL;
+	/* A short packet may be padded, a long one may not say how long it is. */
+	if (skb_is_gso(skb))
+		end = skb->len;
+	payload = max(end - offset, 0);
+	said->flags = SLEEPY_TCP;
+	said->end = ntohl(tcp->seq) + payload + tcp->syn + tcp->fin;
+	/* What opens or ends a connection is whole. */
+	if (tcp->syn || tcp->fin || tcp->rst) {
+		said->flags |= SLEEPY_TCP_PUSHED;
+		return;
 	}
-	return flags;
+	if (tcp->psh)
+		said->flags |= SLEEPY_TCP_PUSHED;
+	if (!payload)
+		said->flags |= SLEEPY_TCP_BARE;
+	else if (skb_is_gso(skb) ? !(payload % skb_shinfo(skb)->gso_size) :
+		 skb->dev && skb->len - ip >= READ_ONCE(skb->dev->mtu))
+		said->flags |= SLEEPY_TCP_FULL;
 }
 
 /* At ingress, the stack has pulled the link layer's header already. */

@@ -61,6 +61,7 @@ unsigned int sleepy_kvm_vcpus(const struct kvm *kvm);
 struct task_struct *sleepy_kvm_vcpu_task(struct kvm *kvm, unsigned int index,
 					 unsigned long *vcpu);
 bool sleepy_current_is_halted(unsigned long vcpu);
+u64 sleepy_kvm_injections(unsigned long vcpu);
 unsigned int sleepy_kvm_park(unsigned long vcpu, u64 until, bool pending,
 			     unsigned int (*look)(void *data), void *data);
 struct module *sleepy_kvm_module_get(const struct file *file);
@@ -81,7 +82,11 @@ u32 sleepy_filter_run(const struct bpf_prog *prog, struct sk_buff *skb);
 u32 sleepy_prog_id(const struct bpf_prog *prog);
 struct bpf_prog *sleepy_prog_get(int fd);
 void sleepy_prog_put(struct bpf_prog *prog);
-unsigned int sleepy_skb_tcp(const struct sk_buff *skb);
+struct sleepy_tcp {
+	u32 flags; /* SLEEPY_TCP_* */
+	u32 end; /* sequence number behind it */
+};
+void sleepy_skb_tcp(const struct sk_buff *skb, struct sleepy_tcp *said);
 void sleepy_skb_push_mac(struct sk_buff *skb);
 void sleepy_skb_pull_mac(struct sk_buff *skb);
 u32 sleepy_skb_flow_hash(const struct sk_buff *skb, const struct net *net);
@@ -100,10 +105,10 @@ struct net_device *sleepy_notifier_dev(void *info);
 static const unsigned long SLEEPY_NETDEV_UNREGISTER = 6; /* checked in helpers.c */
 static const unsigned int SLEEPY_PF_NETDEV = 5; /* checked in helpers.c */
 
-/* sleepy_skb_tcp() */
 static const unsigned int SLEEPY_TCP = 1 << 0; /* it is TCP */
 static const unsigned int SLEEPY_TCP_PUSHED = 1 << 1;
 static const unsigned int SLEEPY_TCP_FULL = 1 << 2; /* as long as can be */
+static const unsigned int SLEEPY_TCP_BARE = 1 << 3; /* without data */
 
 /* Who raises an interrupt: a device, of the VMM or the host; a timer; another process */
 #define SLEEPY_RAISER_DEVICE 0

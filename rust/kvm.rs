@@ -160,6 +160,12 @@ pub(crate) fn current_is_halted(vcpu: VcpuId) -> bool {
     unsafe { helpers::sleepy_current_is_halted(vcpu.0 as c_ulong) }
 }
 
+/// How many interrupts KVM has injected into that vCPU's guest, if this thread is inside of `KVM_RUN` of it; otherwise 0.
+pub(crate) fn injections(vcpu: VcpuId) -> u64 {
+    // SAFETY: The helper looks into the vCPU only if KVM has it loaded in this thread.
+    unsafe { helpers::sleepy_kvm_injections(vcpu.0 as c_ulong) }
+}
+
 /// How a thread that was to be parked was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parked {

@@ -93,12 +93,15 @@ impl Drop for Enabled {
 ///   notifiers.
 /// - `notifier` is in that list in the states [`LINKED`], [`DEAD`] and [`GRACE`], and in [`UNLINKING`] if it was linked.
 /// - `work` is queued at most once at a time: by `attach`, and after it has run, by `detach`.
+/// - `nudge` is queued at most once: by `detach`, if that comes before `work` has run.
 #[pin_data]
 struct Node<T: Observer> {
     #[pin]
     notifier: Opaque<bindings::preempt_notifier>,
     #[pin]
     work: Opaque<bindings::callback_head>,
+    #[pin]
+    nudge: Opaque<bindings::callback_head>,
     state: Atomic<u32>,
     /// The grace period, in [`GRACE`].
     grace: Atomic<usize>,
@@ -136,17 +139,18 @@ impl<T: Observer> Node<T> {
         unsafe { self.cpus.set_observer(None) };
     }
 
-    /// Queues `work` to call `func` in the thread. `ESRCH` if that has run its last task_work.
+    /// Queues `work`, which is this node's, to call `func` in the thread. `ESRCH` if that has run its last task_work.
     ///
     /// # Safety
     ///
     /// `work` must not be queued, and there must be a reference for it.
     unsafe fn queue(
         &self,
+        work: &Opaque<bindings::callback_head>,
         func: unsafe extern "C" fn(*mut bindings::callback_head),
         notify: bindings::task_work_notify_mode,
     ) -> Result {
-        let work = self.work.get();
+        let work = work.get();
         // SAFETY: `work` is ours to write by the safety requirement.
         unsafe {
             (*work).next = ptr::null_mut();
@@ -204,6 +208,15 @@ impl<T: Observer> Node<T> {
         // SAFETY: Balances the above.
         unsafe { helpers::sleepy_preempt_enable() };
         node.state.store(GONE, Release);
+    }
+
+    /// # Safety
+    ///
+    /// For [`queue`](Self::queue) of `nudge` alone.
+    unsafe extern "C" fn nudged(nudge: *mut bindings::callback_head) {
+        let nudge = Opaque::cast_from(nudge.cast_const()).cast_mut();
+        // SAFETY: `detach` has put a reference aside for this; nodes are in an `Arc`.
+        drop(unsafe { Arc::from_raw(container_of!(nudge, Self, nudge)) });
     }
 
     /// # Safety
@@ -272,6 +285,7 @@ impl<T: Observer> Attachment<T> {
                     })
                 }),
                 work <- Opaque::zeroed(),
+                nudge <- Opaque::zeroed(),
                 state: Atomic::new(LINKING),
                 grace: Atomic::new(0),
                 task,
@@ -284,8 +298,13 @@ impl<T: Observer> Attachment<T> {
         )?;
         let reference = node.clone().into_raw();
         // SAFETY: `work` has never been queued. INVARIANT: `reference` is the task_work's.
-        let queued =
-            unsafe { node.queue(Node::<T>::link, bindings::task_work_notify_mode_TWA_RESUME) };
+        let queued = unsafe {
+            node.queue(
+                &node.work,
+                Node::<T>::link,
+                bindings::task_work_notify_mode_TWA_RESUME,
+            )
+        };
         if let Err(error) = queued {
             node.state.store(GONE, Release);
             // SAFETY: Made by `into_raw` above; nothing was queued.
@@ -310,6 +329,20 @@ impl<T: Observer> Attachment<T> {
     pub(crate) fn detach(&self) {
         let state = &self.0.state;
         if state.cmpxchg(LINKING, UNLINKING, Full).is_ok() {
+            // A vCPU that is halted for good would never come to run `link`.
+            let reference = self.0.clone().into_raw();
+            // SAFETY: Only one caller gets from `LINKING` to here. INVARIANT: `reference` is the task_work's.
+            let queued = unsafe {
+                self.0.queue(
+                    &self.0.nudge,
+                    Node::<T>::nudged,
+                    bindings::task_work_notify_mode_TWA_SIGNAL,
+                )
+            };
+            if queued.is_err() {
+                // SAFETY: Made by `into_raw` above; nothing was queued.
+                drop(unsafe { Arc::from_raw(reference) });
+            }
             return;
         }
         if state.cmpxchg(LINKED, UNLINKING, Full).is_ok() {
@@ -319,6 +352,7 @@ impl<T: Observer> Attachment<T> {
             // list's.
             let _ = unsafe {
                 self.0.queue(
+                    &self.0.work,
                     Node::<T>::unlink,
                     bindings::task_work_notify_mode_TWA_SIGNAL,
                 )

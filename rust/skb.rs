@@ -47,15 +47,18 @@ impl Packet {
         self.skb.as_ptr()
     }
 
-    /// What TCP says of what comes after this packet. Of something else: it is whole.
-    pub(crate) fn ending(&self) -> Ending {
-        // SAFETY: Valid by the type invariants.
-        let flags = unsafe { helpers::sleepy_skb_tcp(self.skb.as_ptr()) };
-        let tcp = flags & helpers::SLEEPY_TCP != 0;
-        let pushed = flags & helpers::SLEEPY_TCP_PUSHED != 0;
-        Ending {
+    /// What TCP says of it. Of something else: it is whole.
+    pub(crate) fn segment(&self) -> Segment {
+        let mut said = helpers::sleepy_tcp::default();
+        // SAFETY: Valid by the type invariants, and `said` is ours.
+        unsafe { helpers::sleepy_skb_tcp(self.skb.as_ptr(), &mut said) };
+        let has = |flag| said.flags & flag != 0;
+        let (tcp, pushed) = (has(helpers::SLEEPY_TCP), has(helpers::SLEEPY_TCP_PUSHED));
+        Segment {
             pushed: !tcp || pushed,
-            more: tcp && (!pushed || flags & helpers::SLEEPY_TCP_FULL != 0),
+            more: tcp && (!pushed || has(helpers::SLEEPY_TCP_FULL)),
+            bare: has(helpers::SLEEPY_TCP_BARE),
+            end: tcp.then_some(said.end),
         }
     }
 
@@ -66,13 +69,17 @@ impl Packet {
     }
 }
 
-/// What a packet says of what comes after it.
+/// What a packet says of itself, and of what comes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ending {
+pub(crate) struct Segment {
     /// Its sender wants it to be delivered: a message ends here, or as much of it as there is.
     pub(crate) pushed: bool,
     /// It is one of a longer message, of which more must come, or may well.
     pub(crate) more: bool,
+    /// All that it does is to acknowledge what came the other way.
+    pub(crate) bare: bool,
+    /// By TCP: the sequence number behind it.
+    pub(crate) end: Option<u32>,
 }
 
 impl Drop for Packet {

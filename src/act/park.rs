@@ -24,8 +24,10 @@ pub(crate) struct Parking {
     ticks: Account,
     /// There is a packet for the guest.
     knocked: Atomic<bool>,
-    /// When the guest runs once more for one; 0 for not at all.
-    echo: Atomic<u64>,
+    /// When the guest runs for one again.
+    echo: Echo,
+    /// There is a packet for which nobody waits.
+    hushed: Atomic<bool>,
 }
 
 /// For what KVM wakes a thread.
@@ -39,12 +41,8 @@ pub(crate) enum Kick {
     Pending,
 }
 
-/// For so long at least, in nanoseconds, the guest runs for what a device has for it.
+/// For so long at least, in nanoseconds, the guest runs for what a device has for it, unless nobody waits for that.
 const DEVICE_RUN: u64 = 10_000_000;
-/// The hook sees a packet before the guest's device has it, and what carries it there may wait for a CPU, so that it comes
-/// when the guest has run and is parked in the midst of taking packets: no interrupt tells it then. So the guest runs once
-/// more after this time, in nanoseconds.
-const ECHO: u64 = 100_000_000;
 /// For devices, and after halts, it may run for one part in this many.
 const SHARE: u64 = 16;
 
@@ -60,7 +58,8 @@ impl Parking {
                 halts: Account::new(),
                 ticks: Account::new(),
                 knocked: Atomic::new(false),
-                echo: Atomic::new(0),
+                echo: Echo::new(),
+                hushed: Atomic::new(false),
             },
             GFP_KERNEL,
         )?)
@@ -79,7 +78,8 @@ impl Parking {
 
     pub(super) fn begin(&self) {
         self.knocked.store(false, Relaxed);
-        self.echo.store(0, Relaxed);
+        self.hushed.store(false, Relaxed);
+        self.echo.stop();
         self.stir(0);
         self.on.xchg(true, Full);
     }
@@ -100,20 +100,30 @@ impl Parking {
         self.knocked.store(true, Release);
     }
 
-    /// Whether there is one.
+    /// There is a packet for the guest, and nobody waits for what it makes of that: a device is about to tell it.
+    pub(crate) fn hush(&self) {
+        self.hushed.store(true, Relaxed);
+    }
+
+    /// Whether there is one that somebody waits for.
     pub(crate) fn is_knocked(&self) -> bool {
         self.knocked.load(Acquire)
     }
 
     /// Whether a knock would have the guest run, and none has come yet.
     pub(crate) fn minds_knock(&self, now: u64, stir_run: u64) -> bool {
-        let (_, price) = device_run(stir_run);
-        self.devices.can_pay(now, price) && !self.is_knocked()
+        let bill = device_bill(device_run(stir_run), stir_run);
+        self.devices.can_pay(now, bill) && !self.is_knocked()
     }
 
-    /// When the guest is to run once more for a packet, if it is.
+    /// The guest has sent a packet: it sees those that have come.
+    pub(crate) fn heard(&self) {
+        self.echo.hear();
+    }
+
+    /// When the guest is to run for a packet again, if it is.
     pub(crate) fn echo(&self) -> Option<u64> {
-        Some(self.echo.load(Relaxed)).filter(|&at| at != 0)
+        self.echo.at()
     }
 
     /// KVM has something for a thread's guest at the time `now`: for how long it shall run, or until when that has to wait.
@@ -126,76 +136,175 @@ impl Parking {
         park_max: u64,
         stir_run: u64,
     ) -> Result<u64, u64> {
-        let (run, price) = device_run(stir_run);
-        let device = || self.devices.pay(now, price);
         let knocked = self.knocked.xchg(false, Full);
+        let hushed = self.hushed.xchg(false, Relaxed);
+        // What was there before is the tick of a clock, most often. After a packet, it may be about that.
+        let waited = knocked || self.echo.is_first() || (kick == Kick::Device && !hushed);
         if knocked {
-            self.echo.store(now.saturating_add(ECHO), Relaxed);
-        } else if self.echo().is_some_and(|at| at <= now) {
-            self.echo.store(0, Relaxed);
+            self.echo.start(now);
+        } else {
+            self.echo.pass(now, park_max);
         }
+        let run = if waited {
+            device_run(stir_run)
+        } else {
+            stir_run
+        };
+        let bill = device_bill(run, stir_run);
+        let device = || self.devices.pay(now, bill).map(|()| run);
+        let tick = || self.ticks.pay(now, Bill::of(park_max)).map(|()| stir_run);
         match kick {
-            Kick::Timer if !knocked => self.ticks.pay(now, park_max).map(|()| stir_run),
-            Kick::Pending if !knocked => match self.ticks.pay(now, park_max) {
-                Ok(()) => Ok(stir_run),
-                Err(free) => device().map(|()| run).map_err(|later| later.min(free)),
-            },
-            _ => device().map(|()| run),
+            Kick::Timer if !knocked => tick(),
+            Kick::Pending if !knocked => {
+                tick().or_else(|free| device().map_err(|later| later.min(free)))
+            }
+            _ => device(),
         }
     }
 
     /// KVM wakes a thread from a halt of its guest: whether it may run for `stir_run`. Who halts gives the CPU away itself.
     pub(crate) fn unhalted(&self, now: u64, stir_run: u64) -> bool {
-        let price = stir_run.saturating_mul(SHARE);
-        self.halts.pay(now, price).is_ok()
+        self.halts.pay(now, Bill::of(price(stir_run))).is_ok()
     }
 }
 
-/// For how long the guest runs for a device, and the price.
-fn device_run(stir_run: u64) -> (u64, u64) {
-    let run = stir_run.max(DEVICE_RUN);
-    (run, run.saturating_mul(SHARE))
+/// When a guest runs once more for a packet. The hook sees that before the guest's device has it, and what carries it there
+/// may wait for a CPU, so that it comes when the guest has run and is parked in the midst of taking packets: no interrupt
+/// tells it then. Or it had no real CPU while it ran, if our host is a guest itself. So it runs again after a while;
+/// and again, after twice the time, as long as it has sent nothing since.
+struct Echo {
+    /// When it runs; 0 for not at all.
+    at: Atomic<u64>,
+    /// How long after the last time that is.
+    gap: Atomic<u64>,
+    /// It has sent something since that.
+    heard: Atomic<bool>,
+}
+
+impl Echo {
+    /// The first gap, in nanoseconds.
+    const GAP: u64 = 100_000_000;
+
+    fn new() -> Self {
+        Self {
+            at: Atomic::new(0),
+            gap: Atomic::new(0),
+            heard: Atomic::new(false),
+        }
+    }
+
+    fn stop(&self) {
+        self.at.store(0, Relaxed);
+    }
+
+    /// It runs for a packet now.
+    fn start(&self, now: u64) {
+        self.heard.store(false, Relaxed);
+        self.gap.store(Self::GAP, Relaxed);
+        self.at.store(now.saturating_add(Self::GAP), Relaxed);
+    }
+
+    fn hear(&self) {
+        if !self.heard.load(Relaxed) {
+            self.heard.store(true, Relaxed);
+        }
+    }
+
+    /// The first comes in any case.
+    fn at(&self) -> Option<u64> {
+        let at = self.at.load(Relaxed);
+        (at != 0 && (self.is_first() || !self.heard.load(Relaxed))).then_some(at)
+    }
+
+    fn is_first(&self) -> bool {
+        self.at.load(Relaxed) != 0 && self.gap.load(Relaxed) == Self::GAP
+    }
+
+    /// It runs now: if that is for the packet, what comes next?
+    fn pass(&self, now: u64, park_max: u64) {
+        let at = self.at.load(Relaxed);
+        if at == 0 || at > now {
+            return;
+        }
+        let gap = self.gap.load(Relaxed).saturating_mul(2);
+        let over = self.heard.xchg(false, Relaxed) || gap > park_max;
+        let next = if over { 0 } else { now.saturating_add(gap) };
+        // Of several threads, one.
+        if self.at.cmpxchg(at, next, Full).is_ok() {
+            self.gap.store(gap, Relaxed);
+        }
+    }
+}
+
+/// For how long the guest runs for what a device has for it.
+fn device_run(stir_run: u64) -> u64 {
+    stir_run.max(DEVICE_RUN)
+}
+
+/// What it costs to run for so long.
+fn price(run: u64) -> u64 {
+    run.saturating_mul(SHARE)
+}
+
+/// What it costs to run for so long for a device; whatever that is, it is paid from one account.
+fn device_bill(run: u64, stir_run: u64) -> Bill {
+    Bill {
+        price: price(run),
+        ..Bill::of(price(device_run(stir_run)))
+    }
+}
+
+/// How many wake-ups may come at once.
+const BURST: u64 = 8;
+
+/// What a wake-up costs, in time.
+#[derive(Clone, Copy)]
+struct Bill {
+    price: u64,
+    /// How much may be owed before.
+    credit: u64,
+}
+
+impl Bill {
+    fn of(price: u64) -> Self {
+        Self {
+            price,
+            credit: price.saturating_mul(BURST),
+        }
+    }
 }
 
 /// What wake-ups are paid from, in time: the time until when they are paid for.
 struct Account(Atomic<u64>);
-
-/// How many may come at once.
-const BURST: u64 = 8;
 
 impl Account {
     fn new() -> Self {
         Self(Atomic::new(0))
     }
 
-    /// When the next one can be paid for.
-    fn due(paid: u64, price: u64) -> u64 {
-        paid.saturating_sub(price.saturating_mul(BURST))
-    }
-
-    /// A debt made at another price may be beyond what there can be at this one.
-    fn cap(paid: u64, now: u64, price: u64) -> u64 {
-        let most = price.saturating_mul(BURST + 1);
+    /// When this can be paid. What was owed on other terms may be more than there can be on these.
+    fn due(paid: u64, now: u64, bill: Bill) -> u64 {
+        let most = bill.credit.saturating_add(bill.price);
         paid.min(now.saturating_add(most))
+            .saturating_sub(bill.credit)
     }
 
-    fn can_pay(&self, now: u64, price: u64) -> bool {
-        now >= Self::due(Self::cap(self.0.load(Relaxed), now, price), price)
+    fn can_pay(&self, now: u64, bill: Bill) -> bool {
+        now >= Self::due(self.0.load(Relaxed), now, bill)
     }
 
     /// Pays for a wake-up, or says when that can be done.
-    fn pay(&self, now: u64, price: u64) -> Result<(), u64> {
-        let mut seen = self.0.load(Acquire);
+    fn pay(&self, now: u64, bill: Bill) -> Result<(), u64> {
+        let mut paid = self.0.load(Acquire);
         loop {
-            let paid = Self::cap(seen, now, price);
-            let due = Self::due(paid, price);
+            let due = Self::due(paid, now, bill);
             if now < due {
                 return Err(due);
             }
-            let next = paid.max(now).saturating_add(price);
-            match self.0.cmpxchg(seen, next, Full) {
+            let next = paid.max(now).saturating_add(bill.price);
+            match self.0.cmpxchg(paid, next, Full) {
                 Ok(_) => return Ok(()),
-                Err(newer) => seen = newer,
+                Err(newer) => paid = newer,
             }
         }
     }

@@ -64,26 +64,42 @@ impl Engine {
         Self::settle(this);
     }
 
-    /// A packet to the VM that no rule ignores; `asks` if it is one of a flow, and so has a say of its own.
-    pub(crate) fn packet(this: &Timed<Self>, asks: bool) {
+    /// A packet to the VM that no rule ignores; `asks` if it is one of a flow, and so has a say of its own. Whether that, or
+    /// this, wakes the VM for it.
+    pub(crate) fn packet(this: &Timed<Self>, asks: bool) -> bool {
         let config = this.config();
         this.note_io(&config);
         let told = asks && config.wakes(uapi::WAKE_REQUEST);
-        if config.wakes(uapi::WAKE_PACKET) && !told {
+        let wakes = config.wakes(uapi::WAKE_PACKET);
+        if wakes && !told {
             Self::wake(this, uapi::WAKE_PACKET);
-        } else if !told {
-            this.knock();
         }
+        told || wakes
     }
 
-    /// A packet is about to come to the guest. If that is parked, perhaps while it took packets, no interrupt tells it. In
-    /// softirq or process context.
+    /// Whether its threads are parked. For any context.
+    pub(crate) fn parks(&self) -> bool {
+        self.parking.on()
+    }
+
+    /// A packet is about to come to a guest that is parked, perhaps while it took packets: then no interrupt tells it. In softirq or
+    /// process context.
     pub(crate) fn knock(&self) {
-        if self.parking.on() && self.parking.minds_knock(now(), self.config().stir_run) {
+        if self.parking.minds_knock(now(), self.config().stir_run) {
             let act = self.act.lock();
             self.parking.knock();
             act.unpark();
         }
+    }
+
+    /// The same, if nobody waits for what the guest makes of the packet. For any context.
+    pub(crate) fn hush(&self) {
+        self.parking.hush();
+    }
+
+    /// The guest has sent a packet while it is parked, or just before. For any context.
+    pub(crate) fn heard(&self) {
+        self.parking.heard();
     }
 
     /// The guest talks to a device, or a packet says what it means. For any context.

@@ -5,7 +5,7 @@
 use super::{now, Engine};
 use crate::{
     policy::{machine::Packet, state::Change},
-    rust::timed::Timed,
+    rust::{skb::Segment, timed::Timed},
     uapi,
 };
 use kernel::sync::{
@@ -43,25 +43,33 @@ impl Engine {
         }
     }
 
-    /// The VM answers; there is `more` of the answer behind this packet, perhaps.
-    pub(crate) fn response(this: &Timed<Self>, hash: u32, more: bool) {
-        let (now, settings) = (now(), this.config().settings);
+    /// The VM answers; there may be more of the answer behind this packet.
+    pub(crate) fn response(this: &Timed<Self>, hash: u32, segment: Segment) {
         this.stats.responses.add(1);
-        let packet = this.machine.response(hash, more, &settings, now, |since| {
-            this.stats.exec.record(now.saturating_sub(since));
-            this.stats.last.responded(since, now);
-        });
+        if !this.is_new(hash, segment) {
+            return;
+        }
+        let (now, settings) = (now(), this.config().settings);
+        let packet = this
+            .machine
+            .response(hash, segment.more, &settings, now, |since| {
+                this.stats.exec.record(now.saturating_sub(since));
+                this.stats.last.responded(since, now);
+            });
         Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
     }
 
-    /// The VM asks somebody else; there is `more` of its request behind this packet, perhaps. On return its threads have
-    /// their weight.
-    pub(crate) fn call(this: &Timed<Self>, hash: u32, more: bool) {
-        let config = this.config();
+    /// The VM asks somebody else; there may be more of its request behind this packet. On return its threads have their
+    /// weight.
+    pub(crate) fn call(this: &Timed<Self>, hash: u32, segment: Segment) {
         this.stats.calls.add(1);
+        if !this.is_new(hash, segment) {
+            return;
+        }
+        let config = this.config();
         if config.wakes(uapi::WAKE_REQUEST) {
             let now = now();
-            let packet = this.machine.call(hash, more, &config.settings, now);
+            let packet = this.machine.call(hash, segment.more, &config.settings, now);
             Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
         }
     }
@@ -80,11 +88,19 @@ impl Engine {
     /// A packet closes its flow.
     pub(crate) fn closed(this: &Timed<Self>, hash: u32) {
         let (now, settings) = (now(), this.config().settings);
+        this.machine.sent.forget(hash);
         let packet = this.machine.close(hash, &settings, now);
         this.stats
             .closed
             .add(packet.ended.requests + packet.ended.calls);
         Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
+    }
+
+    /// Whether the VM has not sent this before; otherwise it says nothing, and is only counted.
+    fn is_new(&self, hash: u32, segment: Segment) -> bool {
+        segment
+            .end
+            .is_none_or(|end| self.machine.sent.advance(hash, end))
     }
 
     fn finish(this: &Timed<Self>, packet: &Packet, cause: usize, now: u64) {

@@ -13,6 +13,7 @@ use crate::{
     },
     stats::Counter,
 };
+use core::mem;
 use kernel::{
     prelude::*,
     sync::{
@@ -41,6 +42,8 @@ pub(crate) struct Pause {
     /// When it was last allowed to run for `stir_run`, and its time on a CPU then.
     fed: Atomic<u64>,
     fed_oncpu: Atomic<u64>,
+    /// How many interrupts had been injected when it was last parked.
+    injected: Atomic<u64>,
     /// How often it was parked; and whether that counts the last time.
     pub(crate) parked: Counter,
     counted: Atomic<bool>,
@@ -61,6 +64,7 @@ impl Pause {
             left: Atomic::new(0),
             fed: Atomic::new(0),
             fed_oncpu: Atomic::new(0),
+            injected: Atomic::new(0),
             parked: Counter::new(),
             counted: Atomic::new(false),
         }
@@ -175,6 +179,13 @@ impl Pause {
         }
     }
 
+    /// Whether its guest was given an interrupt since it was last parked, beside the one for which it ran: that may have
+    /// come so late that the guest has not handled it, and nothing tells of it any more.
+    fn has_late(&self) -> bool {
+        let (_, run) = self.engine.parking.round();
+        run != 0 && kvm::injections(self.vcpu) > self.injected.load(Relaxed) + 1
+    }
+
     fn park(&self) {
         let (engine, parking) = (&self.engine, &self.engine.parking);
         let config = engine.config();
@@ -192,11 +203,16 @@ impl Pause {
         let end = now().saturating_add(config.park_max);
         // What came and has to wait, and until when: for no longer than it would without us knowing.
         let mut refused: Option<(Kick, u64)> = None;
+        let mut late = self.has_late();
         let (why, run) = loop {
             let echo = parking.echo();
             let free = refused.map(|(_, free)| free);
             let until = end.min(echo.unwrap_or(end)).min(free.unwrap_or(end));
-            let why = kvm::park(self.vcpu, until, refused.is_none(), &look);
+            let why = if mem::take(&mut late) {
+                Parked::Pending
+            } else {
+                kvm::park(self.vcpu, until, refused.is_none(), &look)
+            };
             let now = now();
             let kick = match (why, refused) {
                 (Parked::Pending, _) => Kick::Pending,
@@ -223,6 +239,7 @@ impl Pause {
                 self.may_run(run, now());
             }
         }
+        self.injected.store(kvm::injections(self.vcpu), Relaxed);
         self.follow(now());
         self.seat.leave();
         engine.set(now().saturating_add(run));

@@ -16,6 +16,7 @@ pub mod flows;
 pub mod histogram;
 pub mod idle;
 pub mod machine;
+pub mod sent;
 pub mod state;
 
 /// A 64-bit atomic.

@@ -179,28 +179,34 @@ impl PacketHook for LinkHook {
         let to_vm = direction == Direction::Egress;
         let bit = if to_vm { uapi::TO_VM } else { uapi::FROM_VM };
         let class = self.rules.read(&rcu::read_lock()).classify(packet, bit);
-        if class == Some(Class::Ignore) {
-            if to_vm {
-                engine.knock();
-            }
-            return;
+        let ignored = class == Some(Class::Ignore);
+        if !to_vm && engine.parks() {
+            engine.heard();
         }
         if to_vm && !matches!(class, Some(Class::Wake | Class::Sleep)) {
             let asks = matches!(class, Some(Class::Request | Class::Response));
-            Engine::packet(engine, asks);
-        } else {
+            let told = !ignored && Engine::packet(engine, asks);
+            if !told && engine.parks() {
+                // Nobody waits for what the guest makes of an acknowledgement.
+                if packet.segment().bare {
+                    engine.hush();
+                } else {
+                    engine.knock();
+                }
+            }
+        } else if !ignored {
             engine.io();
         }
         match (class, to_vm) {
             (Some(Class::Request), true) => {
-                Engine::request(engine, packet.flow_hash(), packet.ending().pushed)
+                Engine::request(engine, packet.flow_hash(), packet.segment().pushed)
             }
             (Some(Class::Request), false) => {
-                Engine::call(engine, packet.flow_hash(), packet.ending().more)
+                Engine::call(engine, packet.flow_hash(), packet.segment())
             }
             (Some(Class::Response), true) => Engine::answer(engine, packet.flow_hash()),
             (Some(Class::Response), false) => {
-                Engine::response(engine, packet.flow_hash(), packet.ending().more)
+                Engine::response(engine, packet.flow_hash(), packet.segment())
             }
             (Some(Class::Close), _) => Engine::closed(engine, packet.flow_hash()),
             (Some(Class::Wake), _) => Engine::wake(engine, uapi::WAKE_RULE),

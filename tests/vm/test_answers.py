@@ -26,6 +26,10 @@ CALLS = [
 ]
 
 
+def call(scene, payload=b"call", flags=PUSHED, flow=0, again=False):
+    scene.segment_from_vm(CALL_PORT, 30000 + flow, flags, payload, again)
+
+
 def sleepy_vm(scenes, **how):
     scene = scenes(linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2, **how)
     scene.wait_sleepy()
@@ -123,7 +127,7 @@ def test_sleeps_while_it_waits_for_an_answer(scenes):
     for count in 1, 2, 3:
         scene.request()
         assert scene.get().in_flight == 1
-        scene.vm.send(frames.tcp(False, CALL_PORT, 30000 + count, PUSHED, b"call"))
+        call(scene, flow=count)
         scene.wait_sleeps("call", count)
         vm = scene.get()
         assert (vm.in_flight, vm.calls) == (1, 1) and scene.is_sleepy()
@@ -142,26 +146,25 @@ def test_call_that_is_not_all_said(scenes, flags, payload):
     scene = scenes(add=False)
     scene.add(rules=CALLS, linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2)
     scene.wait_sleepy()
-    say = lambda flags, payload: scene.vm.send(frames.tcp(False, CALL_PORT, 30000, flags, payload))
     scene.request()
     for _ in range(5):
-        say(flags, payload)
+        call(scene, payload, flags)
         time.sleep(0.03)
         vm = scene.get()
         assert (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0) and scene.nices() == [0]
-    say(PUSHED, b"the end")
+    call(scene, b"the end")
     scene.wait_sleeps("call")
     assert scene.get().calls == 1 and scene.is_sleepy()
-    say(flags, payload)
+    call(scene, payload, flags)
     time.sleep(0.03)
     vm = scene.get()
     assert (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0) and scene.nices() == [0]
     scene.answer()
     scene.wait_sleeps("response")
-    say(flags, payload)
+    call(scene, payload, flags)
     assert scene.stats().wakes["answer"] == 2
     scene.wait_sleeps("rest", 2)
-    say(PUSHED, b"the end")
+    call(scene, b"the end")
     assert scene.stats().wakes["answer"] == 3
     scene.wait_sleeps("call", 2)
     assert scene.stats().calls == 9
@@ -170,7 +173,7 @@ def test_call_that_is_not_all_said(scenes, flags, payload):
 def test_call_that_is_reset(scenes):
     scene = scenes(add=False)
     scene.add(rules=CALLS, linger=200 * MS * host.SLOW, max_sleep=LONG)
-    scene.vm.send(frames.tcp(False, CALL_PORT, 30000, PUSHED, b"call"))
+    call(scene)
     scene.wait_sleeps("call")
     scene.host.send(frames.tcp(True, CALL_PORT, 30000, frames.RST))
     assert scene.get().calls == 0 and scene.stats().wakes["answer"] == 1 and scene.stats().closed == 1
@@ -180,7 +183,7 @@ def test_call_that_is_never_answered(scenes):
     scene = scenes(add=False)
     linger = 200 * MS * host.SLOW
     scene.add(rules=CALLS, linger=linger, max_sleep=LONG, request_timeout=3 * linger)
-    scene.vm.send(frames.tcp(False, CALL_PORT, 30000, PUSHED, b"call"))
+    call(scene)
     scene.wait_sleeps("call")
     scene.wait_wakes("answer")
     assert scene.get().calls == 0
@@ -194,7 +197,7 @@ def test_with_two_requests_it_waits_for_nobody(scenes):
     for count in range(1, 6):
         scene.request(1)
         scene.request(2)
-        scene.vm.send(frames.tcp(False, CALL_PORT, 30000, PUSHED, b"call"))
+        call(scene)
         time.sleep(0.05 * host.SLOW)
         vm = scene.get()
         assert (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 2, 1)
@@ -203,3 +206,38 @@ def test_with_two_requests_it_waits_for_nobody(scenes):
         scene.host.send(frames.tcp(True, CALL_PORT, 30000, PUSHED, b"answer"))
         scene.answer(1)
         scene.wait_sleeps("response", count)
+
+
+def test_answer_that_is_sent_again(scenes):
+    """By a guest that was late to see that it had been acknowledged: it is none to what was asked meanwhile."""
+    scene = sleepy_vm(scenes)
+    for count in range(1, 4):
+        scene.tcp_to_vm(PUSHED, b"?")
+        if count > 1:
+            scene.tcp_from_vm(PUSHED, b"the answer", again=True)
+            time.sleep(0.03 * host.SLOW)
+            vm = scene.get()
+            assert (vm.state, vm.in_flight) == (abi.AWAKE, 1)
+        scene.tcp_from_vm(PUSHED, b"the answer", seq=2**32 - 15)  # it goes past zero
+        scene.wait_sleeps("response", count)
+    assert scene.stats().responses == 5, "all are counted"
+
+
+def test_call_that_is_sent_again(scenes):
+    """By a guest that was late to see the answer: it does not wait for one any more."""
+    scene = scenes(add=False)
+    scene.add(rules=CALLS, linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2)
+    scene.wait_sleepy()
+    scene.request()
+    call(scene)
+    scene.wait_sleeps("call")
+    scene.host.send(frames.tcp(True, CALL_PORT, 30000, PUSHED, b"the answer"))
+    call(scene, again=True)
+    time.sleep(0.03 * host.SLOW)
+    vm = scene.get()
+    assert (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0)
+    call(scene)
+    scene.wait_sleeps("call", 2)
+    scene.host.send(frames.tcp(True, CALL_PORT, 30000, PUSHED, b"the answer"))
+    scene.answer()
+    scene.wait_sleeps("response")

@@ -115,10 +115,12 @@ def test_pids_are_those_of_the_callers_namespace(device):
 
 def outer(inner):
     """The number that a process of the deepest PID namespace has in /proc."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
             with open(f"/proc/{entry}/status", encoding="ascii", errors="replace") as file:
                 numbers = next(line.split()[1:] for line in file if line.startswith("NSpid:"))
-            if len(numbers) > 1 and int(numbers[-1]) == inner:
-                return int(entry)
+        except (FileNotFoundError, ProcessLookupError):  # a worker of the kernel's, which has ended since
+            continue
+        if len(numbers) > 1 and int(numbers[-1]) == inner:
+            return int(entry)
     raise AssertionError(f"no process {inner} in a PID namespace")

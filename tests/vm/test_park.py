@@ -115,12 +115,62 @@ def test_packet_lets_it_run(scenes, rules):
     assert scene.is_sleepy()
 
 
+@pytest.mark.parametrize("sends", [False, True], ids=["silent", "sends"])
+def test_packet_of_which_a_guest_makes_nothing(scenes, sends):
+    """Perhaps it has not seen it: until the guest sends something, it runs for it again, each time after twice as long."""
+    scene = scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=1500 * MS, stir_run=1 * MS)
+    wait_parked(scene)
+
+    def parks():
+        return scene.device.vcpus(scene.id)[0].parked
+
+    before, ran, began = parks(), oncpu(scene), time.monotonic()
+    scene.host.send(OTHER_PORT)
+    host.wait(lambda: oncpu(scene) > ran, "it runs")
+    if sends:
+        scene.answer()
+    time.sleep(max(0, began + 1.2 - time.monotonic()))
+    # At once, after 100 ms, 300 ms and 700 ms.
+    assert parks() - before == (2 if sends else 4)
+
+
+def test_acknowledgement_does_not(scenes):
+    """What TCP sends for all that it gets: nobody waits for what the guest makes of it. Data it runs for."""
+    scene = scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=30 * abi.SECOND, stir_run=1 * MS)
+    wait_parked(scene)
+    before = oncpu(scene)
+    scene.host.send(frames.tcp(True, 10000, 9, frames.ACK))
+    time.sleep(0.3)
+    assert oncpu(scene) == before
+    scene.host.send(frames.tcp(True, 10000, 9, frames.ACK, b"x"))
+    host.wait(lambda: oncpu(scene) - before > 2 * MS, "it runs")
+
+
+@pytest.mark.flavour("base")  # elsewhere it takes longer than that to park it
+def test_interrupt_of_an_acknowledgement(scenes):
+    """It is worth less than one that may be of something that somebody waits for."""
+    scene = scenes(code="actor", irqchip=True, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=30 * abi.SECOND,
+                   stir_run=1 * MS)
+    wait_parked(scene)
+    ran = {True: [], False: []}
+    for acknowledged in [True, False] * 5:
+        before = oncpu(scene)
+        if acknowledged:
+            scene.host.send(frames.tcp(True, 10000, 9, frames.ACK))
+        scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
+        host.wait(lambda: oncpu(scene) > before, f"it runs; {scene}")
+        host.wait(lambda: not scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "it is parked again")
+        ran[acknowledged].append(oncpu(scene) - before)
+    # The host may be late to park it, now and then.
+    assert 2 * min(ran[True]) < min(ran[False]) and min(ran[False]) > 8 * MS, ran
+
+
 def test_interrupts_in_a_row(scenes):
-    """However many: each is handled long before `park_max`."""
+    """However many, and also one that comes when the guest is just about to be parked: each is handled long before `park_max`."""
     scene = scenes(code="actor", irqchip=True, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND,
                    stir_run=1 * MS)
     wait_parked(scene)
-    for turn in range(40):
+    for turn in range(40 if host.DEBUG else 200):
         before = scene.guest.interrupts()
         scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
         host.wait(lambda: scene.guest.interrupts() == before + 1, f"interrupt {turn} is handled; {scene}")

@@ -5,33 +5,31 @@ import errno
 import os
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from lib import abi, host
+from lib import abi, cgroup, host
 
 pytestmark = pytest.mark.core
 
 MS = abi.MS
 LONG = 60 * abi.SECOND
-CGROUP = Path("/sys/fs/cgroup/sleepy-tests")
+CGROUP = cgroup.ROOT / "sleepy-tests"
 
 
 @contextmanager
 def frozen(pid):
     """The cgroup freezer."""
     CGROUP.mkdir()
+    group = cgroup.Group(CGROUP)
     try:
-        (CGROUP / "cgroup.procs").write_text(str(pid))
-        (CGROUP / "cgroup.freeze").write_text("1")
-        host.wait(lambda: "frozen 1" in (CGROUP / "cgroup.events").read_text(), "frozen")
-        yield
+        group.take(pid)
+        with group.frozen():
+            yield
     finally:
-        (CGROUP / "cgroup.freeze").write_text("0")
         if os.path.exists(f"/proc/{pid}"):
-            Path("/sys/fs/cgroup/cgroup.procs").write_text(str(pid))
-        host.wait(lambda: not (CGROUP / "cgroup.procs").read_text(), "the cgroup is empty")
+            cgroup.Group(cgroup.ROOT).take(pid)
+        host.wait(lambda: not group.pids(), "the cgroup is empty")
         CGROUP.rmdir()
 
 

@@ -4,6 +4,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_vcpu_that_nobody_runs(scenes):
     time.sleep(1.5)
     assert tids(scene) == scene.tids
     scene.wait_sleepy()
+
+
+def test_vcpu_that_is_halted_for_good(scenes):
+    """As one that its guest has never started: it does not run when it is added, and yet lets go when it is removed."""
+    scene = scenes(add=False, code="halt", irqchip=True)
+    host.wait(lambda: Path(f"/proc/{scene.tids[0]}/wchan").read_text().startswith("kvm_"), "it has halted")
+    scene.add()
+    scene.device.remove(scene.id)
+    scene.device.close()
+    host.unload()
 
 
 def test_thread_that_ends(scenes):

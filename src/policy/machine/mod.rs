@@ -9,6 +9,7 @@ pub use tick::{Threads, Tick, Woke};
 use super::{
     flows::{Asker, Flows, Insert, Removed, MAX_HOLD},
     idle::Idle,
+    sent::Sent,
     state::{self, Change, Event, State},
     Word,
 };
@@ -114,8 +115,12 @@ pub struct Machine<W> {
     /// That time, when the timer last looked, and the on-CPU time then. Written by `tick` alone.
     io_seen: W,
     oncpu_seen: W,
+    /// When it was last woken by something else than a packet of a flow.
+    roused: W,
     /// Which vCPUs have halted.
     pub idle: Idle<W>,
+    /// What the VM has sent by TCP.
+    pub sent: Sent<W>,
 }
 
 impl<W: Word> Machine<W> {
@@ -133,7 +138,9 @@ impl<W: Word> Machine<W> {
             io: W::new(now),
             io_seen: W::new(0),
             oncpu_seen: W::new(0),
+            roused: W::new(0),
             idle: Idle::new(now),
+            sent: Sent::new(),
         }
     }
 
@@ -364,6 +371,7 @@ impl<W: Word> Machine<W> {
     pub fn update(&self, event: Event, now: u64) -> Change {
         if matches!(event, Event::Wake | Event::Hold) {
             self.last.store(now);
+            self.roused.store(now);
             self.cause.store(Cause::Rest as u64);
         }
         let change = state::update(&self.state, event, now);

@@ -13,6 +13,10 @@ use super::{
 /// How often a VM is looked at that is awake, in case it has become idle.
 const LOOK: u64 = 4_000_000;
 
+/// What has woken a VM is seen before KVM wakes the vCPU that has halted, and that may wait for its thread's locks and its CPU: for so
+/// long a vCPU that has not run since is not taken for one that has nothing to do.
+const REACH: u64 = 100_000_000;
+
 /// Why the timer woke a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woke {
@@ -178,10 +182,12 @@ impl<W: Word> Machine<W> {
         if settings.on(Cause::Idle) {
             if let Some(since) = self.idle.since(threads.vcpus) {
                 let idle = now.saturating_sub(since.max(last));
-                if idle >= settings.linger {
+                let ran = since > self.roused.load();
+                let wait = settings.linger.max(if ran { 0 } else { REACH });
+                if idle >= wait {
                     return (Some(Cause::Idle), 0);
                 }
-                next = next.min(settings.linger - idle);
+                next = next.min(wait - idle);
             }
             next = next.min(LOOK);
         }

@@ -87,3 +87,44 @@ proptest! {
         }
     }
 }
+
+/// Whatever a guest has happen, unit by unit of time: in no stretch of whole periods is it boosted for more than a budget for each,
+/// and one to begin with.
+#[test]
+fn no_sequence_of_events_gains_more_than_the_budget() {
+    const UNITS: u32 = 16;
+    let limit = Limit {
+        budget: 2 * MS,
+        period: 5 * MS,
+    };
+    let mut sequences = 0u64;
+    for wanted in 0u32..1 << UNITS {
+        let (mut boost, mut boosted) = (Boost::default(), [0; UNITS as usize]);
+        for unit in 0..UNITS {
+            let (begin, end) = (u64::from(unit) * MS, u64::from(unit + 1) * MS);
+            let wants = wanted >> unit & 1 == 1;
+            let mut now = begin;
+            while now < end {
+                let (on, again) = boost.set(wants, &limit, now);
+                let next = again.unwrap_or(u64::MAX).min(end);
+                boosted[unit as usize] += if on { next - now } else { 0 };
+                now = next;
+            }
+        }
+        for begin in 0..UNITS as usize {
+            for periods in 1.. {
+                let Some(stretch) = boosted.get(begin..begin + 5 * periods) else {
+                    break;
+                };
+                let most = limit.budget * (periods as u64 + 1);
+                let sum: u64 = stretch.iter().sum();
+                assert!(
+                    sum <= most + MS / 100,
+                    "{wanted:#b}: {sum} ns in {periods} periods"
+                );
+            }
+        }
+        sequences += 1;
+    }
+    println!("{sequences} sequences");
+}

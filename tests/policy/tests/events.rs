@@ -362,6 +362,24 @@ fn it_sleeps_when_every_vcpu_has_halted() {
 }
 
 #[test]
+fn a_vcpu_that_is_about_to_run_is_not_idle() {
+    let mut vm = vm(&[Cause::Idle]);
+    vm.machine.idle.halt(vm.now);
+    vm.pass(5 * MS);
+    assert!(vm.state().sleepy());
+    vm.wake();
+    vm.pass(50 * MS);
+    assert!(!vm.state().sleepy(), "its thread waits for its CPU");
+    vm.machine.idle.run(vm.now);
+    vm.machine.idle.halt(vm.now);
+    vm.pass(5 * MS);
+    assert!(vm.state().sleepy());
+    vm.wake();
+    vm.pass(100 * MS);
+    assert!(vm.state().sleepy(), "none of its vCPUs had to run");
+}
+
+#[test]
 fn a_request_in_flight_is_not_idle() {
     let mut vm = vm(&[Cause::Idle]);
     vm.request(1);

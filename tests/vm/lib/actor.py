@@ -73,14 +73,20 @@ class Actor:
     def up(self):
         """Waits until it takes interrupts and commands: it has taken the last command."""
         try:
-            host.wait(lambda: self.vmm.peek(self.kvm_fd, COMMAND, 1) == "00", "the guest has taken its command", 20,
-                      step=0.001)
+            host.wait(self.ready, "the guest has taken its command", 20, step=0.001)
         except AssertionError:
             self.vmm.disobeys()
             raise
 
+    def ready(self):
+        return self.vmm.peek(self.kvm_fd, COMMAND, 1) == "00"
+
     def do(self, command, a=0, b=0):
         self.up()
+        self.tell(command, a, b)
+
+    def tell(self, command, a=0, b=0):
+        """The same, to one that is known to be ready."""
         self.vmm.poke(self.kvm_fd, A, struct.pack("II", a, b).hex())
         self.vmm.poke(self.kvm_fd, COMMAND, bytes([command]).hex())
 

@@ -48,9 +48,9 @@ def udp(to_vm, client, server, payload=b"x", **how):
     return packet(to_vm, 17, struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload, 6, **how)
 
 
-def tcp(to_vm, client, server, flags, payload=b"", **how):
+def tcp(to_vm, client, server, flags, payload=b"", seq=1000, **how):
     ports = (client, server) if to_vm else (server, client)
-    header = struct.pack("!HHIIBBHHH", *ports, 1000, 2000 if flags & ACK else 0, 5 << 4, flags, 65535, 0, 0)
+    header = struct.pack("!HHIIBBHHH", *ports, seq, 2000 if flags & ACK else 0, 5 << 4, flags, 65535, 0, 0)
     return packet(to_vm, 6, header + payload, 16, **how)
 
 

@@ -135,6 +135,17 @@ def kvm_vendor():
     return "kvm_amd" if re.search(r"\bsvm\b", cpuinfo) else "kvm_intel"
 
 
+def load_kvm():
+    run("modprobe", kvm_vendor())
+
+
+def unload_kvm(seconds=5):
+    """All of it that is a module: on one kernel, more than what the processor needs."""
+    unload(kvm_vendor(), seconds)
+    if refcount("kvm") >= 0:
+        unload("kvm", seconds)
+
+
 # The kernel's log
 
 REPORT = re.compile(
@@ -243,11 +254,11 @@ def kill(process, how=signal.SIGKILL):
 
 
 @contextmanager
-def stopped(pid):
+def stopped(pid, seconds=5):
     """SIGSTOP; what the test does to it then must not need the process to run."""
     os.kill(pid, signal.SIGSTOP)
     threads = [int(tid) for tid in os.listdir(f"/proc/{pid}/task")]
-    wait(lambda: all(state_of(tid) == "T" for tid in threads), "every thread has stopped")
+    wait(lambda: all(state_of(tid) == "T" for tid in threads), "every thread has stopped", seconds)
     try:
         yield
     finally:

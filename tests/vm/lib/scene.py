@@ -39,6 +39,7 @@ class Scene:
         self.vm = net.VmSide(vmm.pid, tap)
         self.id = 0
         self.policy = abi.policy()
+        self.sent = {}  # by ports: where the last segment began, and where the next one does
 
     def add(self, rules=None, links=None, name=None, group_fd=-1, **policy):
         self.policy = abi.policy(**policy)
@@ -70,8 +71,19 @@ class Scene:
     def tcp_to_vm(self, flags, payload=b"", flow=0):
         self.host.send(frames.tcp(True, 20000 + flow, TCP_PORT, flags, payload))
 
-    def tcp_from_vm(self, flags, payload=b"", flow=0):
-        self.vm.send(frames.tcp(False, 20000 + flow, TCP_PORT, flags, payload))
+    def tcp_from_vm(self, flags, payload=b"", flow=0, **how):
+        self.segment_from_vm(20000 + flow, TCP_PORT, flags, payload, **how)
+
+    def segment_from_vm(self, client, server, flags, payload=b"", again=False, seq=1000):
+        """The next one between these ports, or the last one `again`; the first has the sequence number `seq`."""
+        ports = (client, server)
+        if again:
+            seq = self.sent[ports][0]
+        elif ports in self.sent:
+            seq = self.sent[ports][1]
+        length = len(payload) + sum(bool(flags & flag) for flag in (frames.SYN, frames.FIN))
+        self.sent[ports] = (seq, (seq + length) % 2**32)
+        self.vm.send(frames.tcp(False, client, server, flags, payload, seq))
 
     # What the module says, and what the threads have.
 

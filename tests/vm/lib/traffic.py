@@ -62,7 +62,7 @@ class Traffic:
             only(vm_side.fd)
             while True:
                 frame = vm_side.receive()
-                if frame and frame[23] == 17:
+                if frame and len(frame) >= 38 and frame[23] == 17:
                     client, server = struct.unpack_from("!HH", frame, 34)
                     vm_side.send(frames.udp(False, client, server))
         return self._fork(body)
