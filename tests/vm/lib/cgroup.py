@@ -33,6 +33,16 @@ class Group:
         finally:
             os.close(fd)
 
+    @contextmanager
+    def frozen(self, seconds=5):
+        """All who are in it, until they are killed or leave it."""
+        self.write("cgroup.freeze", 1)
+        host.wait(lambda: "frozen 1" in self.read("cgroup.events"), "frozen", seconds)
+        try:
+            yield
+        finally:
+            self.write("cgroup.freeze", 0)
+
     def pids(self):
         return [int(pid) for pid in self.read("cgroup.procs").split()]
 

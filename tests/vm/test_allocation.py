@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each allocation of each call fails once: the caller is told so, and all is as it was before."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from lib import abi, frames, host, net
+from lib.scene import RULES, UDP, UDP_PORT
+
+pytestmark = [pytest.mark.core, pytest.mark.flavour("memory")]
+
+FAILSLAB = Path("/sys/kernel/debug/failslab")
+OTHER = [(abi.REQUEST, abi.TO_VM, frames.ipv4_port(UDP, True, UDP_PORT + 1), b"another text")] * 3
+
+
+class Injector:
+    """Has the n-th allocation that this thread makes fail (Documentation/fault-injection in the kernel's source)."""
+
+    def __init__(self):
+        self.fd = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
+
+    def injected(self, number, call):
+        """Calls with that: (whether there was such an allocation, the error or None)."""
+        error = None
+        os.write(self.fd, b"%d" % number)
+        try:
+            call()
+        except OSError as raised:
+            error = raised.errno
+        left = int(os.pread(self.fd, 16, 0).rstrip(b"\0\n"))
+        os.write(self.fd, b"0")
+        return left == 0, error
+
+    def all(self, call, check, undo=lambda: None):
+        """Every allocation in turn. `check` is called when it has failed, `undo` when it has not; returns how many there are."""
+        for number in range(1, 2000):
+            failed, error = self.injected(number, call)
+            if not failed:
+                assert error is None, f"without a failure: {os.strerror(error)}"
+                undo()
+                return number - 1
+            # Some can be done without: then the call is as if nothing had been.
+            assert error in (None, errno.ENOMEM), f"allocation {number}: {os.strerror(error)}"
+            (undo if error is None else check)()
+        raise AssertionError("there is no end")
+
+
+@pytest.fixture
+def injector(device, log):
+    """It is done with the log: where memory is short, vmalloc() tells all about it. On this kernel a warning is a panic."""
+    for name, value in (("verbose", "0"), ("ignore-gfp-wait", "N"), ("cache-filter", "N")):
+        (FAILSLAB / name).write_text(value)
+    injector = Injector()
+    yield injector
+    os.close(injector.fd)
+    found = "\n".join(log.read())
+    assert not re.search("BUG|WARNING|KASAN|Oops|ODEBUG", found), found
+
+
+def test_open(injector, sleepy):
+    opened = []
+    count = injector.all(lambda: opened.append(os.open(abi.DEVICE, os.O_RDWR)), lambda: None, lambda: os.close(opened.pop()))
+    print(f"{count} allocations")
+    assert not opened
+
+
+def test_add(injector, box):
+    """The fixture adds the VM once more in the end, and counts the module's references."""
+    device = box.device
+    with open("/proc/self/ns/net", "rb") as netns:
+        policy = abi.policy(wake_on=abi.wake_on("request", "interrupt"))
+        request = device.request(box.tap, box.vmm.pid, links=[(netns.fileno(), net.ifindex(box.tap))], rules=RULES, policy_=policy)
+        references = host.refcount()
+
+        def nothing():
+            assert device.vms() == []
+            host.wait(lambda: host.refcount() == references, "no reference is left")
+
+        def gone():
+            device.clear()
+            nothing()
+
+        count = injector.all(lambda: device.submit(request), nothing, gone)
+    print(f"{count} allocations")
+    assert count > len(RULES)
+
+
+def test_set(injector, scenes):
+    scene = scenes(linger=abi.MS)
+
+    def rules():
+        return [(rule.direction, rule.text_len, rule.prog_id) for rule in scene.device.rules(scene.id)]
+
+    before = rules(), scene.get().policy.linger
+    policy = scene.policy.but(linger=2 * abi.MS)
+
+    def as_before():
+        assert (rules(), scene.get().policy.linger) == before
+
+    def back():
+        assert len(rules()) == len(OTHER) and scene.get().policy.linger == 2 * abi.MS
+        scene.device.set_rules(scene.id, RULES, scene.policy)
+        assert (rules(), scene.get().policy.linger) == before
+
+    count = injector.all(lambda: scene.device.set_rules(scene.id, OTHER, policy), as_before, back)
+    print(f"{count} allocations")
+    assert count > len(OTHER)
+
+
+def test_questions(injector, scenes):
+    """Nothing of what only asks changes anything."""
+    scene = scenes()
+    device = scene.device
+    for ask in (device.info, device.vms, lambda: device.stats(scene.id), lambda: device.vcpus(scene.id),
+                lambda: device.links(scene.id), lambda: device.rules(scene.id)):
+        injector.all(ask, lambda: None)
+    assert [vm.id for vm in device.vms()] == [scene.id]
+
+
+def test_remove(injector, scenes):
+    """Whoever gives back needs nothing for that."""
+    scene = scenes()
+    _, error = injector.injected(1, lambda: scene.device.remove(scene.id))
+    assert error is None and scene.device.vms() == []
