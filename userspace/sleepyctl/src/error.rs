@@ -39,7 +39,7 @@ impl Error {
     pub fn failed(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::Failed,
-            message: message.into(),
+            message: one_line(message),
         }
     }
 
@@ -47,7 +47,7 @@ impl Error {
     pub fn usage(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::Usage,
-            message: message.into(),
+            message: one_line(message),
         }
     }
 
@@ -55,7 +55,7 @@ impl Error {
     pub fn not_loaded(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::NotLoaded,
-            message: message.into(),
+            message: one_line(message),
         }
     }
 
@@ -63,7 +63,7 @@ impl Error {
     pub fn not_permitted(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::NotPermitted,
-            message: message.into(),
+            message: one_line(message),
         }
     }
 
@@ -87,6 +87,22 @@ impl Error {
     }
 }
 
+/// A message as it is printed. What it quotes may hold anything: a line's end, or a command to the terminal.
+pub fn one_line(message: impl Into<String>) -> String {
+    let message = message.into();
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let shown = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    message.chars().map(shown).collect()
+}
+
 /// What the C library says about an error number, as a part of a sentence.
 pub fn words(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
@@ -107,6 +123,12 @@ mod tests {
         assert_eq!(Error::os("x", Errno::PERM).exit, Exit::NotPermitted);
         assert_eq!(Error::os("x", Errno::ACCESS).exit, Exit::NotPermitted);
         assert_eq!(Error::os("x", Errno::NOMEM).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn message_is_one_line() {
+        let error = Error::failed("a\nb \u{1b}[2J ä\u{9b}");
+        assert_eq!(error.message, "a\\nb \\u{1b}[2J ä\\u{9b}");
     }
 
     #[test]

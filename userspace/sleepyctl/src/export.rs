@@ -294,5 +294,7 @@ fn exported_rule(name: &str, rule: &VmRule, notes: &mut Vec<String>) -> Option<R
     })
 }
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod round_trip;
 #[cfg(test)]
 mod tests;

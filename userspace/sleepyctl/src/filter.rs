@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use pcap::{Active, BpfProgram, Capture, Dead, Linktype};
+use pcap::{Active, BpfInstruction, BpfProgram, Capture, Dead, Linktype};
 use sleepy_uapi::{MAX_INSNS, MAX_RULES, MAX_TEXT};
 
 use crate::error::{Error, Result};
@@ -66,6 +66,15 @@ impl Compiler {
     pub fn open(links: &[Found]) -> Result<Self> {
         Ok(Self {
             handle: Handle::open(links)?,
+            done: HashMap::new(),
+        })
+    }
+
+    /// For any Ethernet device.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub fn dead() -> Result<Self> {
+        Ok(Self {
+            handle: Handle::dead()?,
             done: HashMap::new(),
         })
     }
@@ -166,6 +175,9 @@ impl Handle {
                 insns.len()
             ));
         }
+        if let Some(why) = insns.iter().find_map(refused) {
+            return Err(why.to_string());
+        }
         match insns {
             // `ret #0`, as code, jt, jf, k.
             [only] if only.to_string() == "6 0 0 0" => Err(never()),
@@ -179,6 +191,30 @@ impl Handle {
             Self::Dead(capture) => capture.compile(expr, true),
         }
     }
+}
+
+/// Why the kernel does not take an instruction that libpcap makes; it takes all others.
+fn refused(insn: &BpfInstruction) -> Option<&'static str> {
+    // Metadata begins there: 16 numbers of four bytes.
+    const METADATA: u32 = 0xffff_f000;
+    match parts(insn) {
+        // `ja`
+        [0x05, _, _, k] if (k as i32) < 0 => {
+            Some("the kernel takes no loop, and protochain is one; name the headers without it")
+        }
+        // `ld`, `ldh`, `ldb` of an offset
+        [0x20 | 0x28 | 0x30, _, _, k] if k > METADATA + 60 || k >= METADATA && k % 4 != 0 => {
+            Some("no packet is as long as an offset in it; write a smaller one in the brackets")
+        }
+        _ => None,
+    }
+}
+
+/// Its code, both jumps and the constant, which it shows and does not give.
+pub fn parts(insn: &BpfInstruction) -> [u32; 4] {
+    let text = insn.to_string();
+    let mut numbers = text.split(' ').map_while(|number| number.parse().ok());
+    std::array::from_fn(|_| numbers.next().unwrap_or_default())
 }
 
 fn never() -> String {

@@ -3,8 +3,10 @@
 //! Finds the VMMs that a manifest's selectors mean.
 
 use std::cell::OnceCell;
+use std::io::Read;
 
 use procfs::process::{Process, all_processes};
+use procfs::{FromRead, ProcessCGroups};
 
 use crate::error::{Error, Result};
 use crate::manifest::pattern::{arguments, components, glob};
@@ -141,13 +143,27 @@ impl Candidate {
 fn candidate(process: Process) -> Option<Candidate> {
     let vmm = Vmm::open(process.pid).ok()?;
     vmm.vm_fds().ok()??;
-    let cgroups = process.cgroups().ok()?;
+    let cgroups = ProcessCGroups::from_read(text(&process, "cgroup")?.as_bytes()).ok()?;
     Some(Candidate {
-        args: process.cmdline().ok()?,
+        args: args(&process)?,
         cgroups: cgroups.into_iter().map(|group| group.pathname).collect(),
         pid: process.pid,
         taps: OnceCell::new(),
     })
+}
+
+fn args(process: &Process) -> Option<Vec<String>> {
+    let text = text(process, "cmdline")?;
+    let args = text.split('\0').filter(|arg| !arg.is_empty());
+    Some(args.map(str::to_string).collect())
+}
+
+/// One of its files. One byte that is no text must not hide it.
+fn text(process: &Process, file: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut file = process.open_relative(file).ok()?;
+    file.read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn pidfile(path: &str) -> std::result::Result<i32, String> {
@@ -179,6 +195,11 @@ fn some<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::io::Write;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -189,6 +210,22 @@ mod tests {
             .find(&Selector::Cmdline("x".to_string()), false)
             .unwrap_err();
         assert!(error.ends_with("or with CAP_SYS_PTRACE"), "{error}");
+    }
+
+    #[test]
+    fn argument_that_is_no_text_hides_nothing() {
+        let mut command = Command::new("cat");
+        command.args(["-", "x"]).arg(OsStr::from_bytes(b"\xff"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        // It has its arguments once it runs.
+        input.write_all(b"y").unwrap();
+        output.read_exact(&mut [0]).unwrap();
+        let found = args(&Process::new(child.id() as i32).unwrap());
+        drop(input);
+        child.wait().unwrap();
+        assert_eq!(found.unwrap(), ["cat", "-", "x", "\u{fffd}"]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub struct Rule {
 
 impl Rule {
     /// As the kernel would tell it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub fn in_kernel(&self) -> sleepy_uapi::VmRule {
         let mut text = [0; sleepy_uapi::MAX_TEXT as usize];
         text[..self.text.len()].copy_from_slice(self.text.as_bytes());

@@ -181,7 +181,7 @@ impl Vmm {
 }
 
 /// Whether a descriptor's `fdinfo` is that of a tap with a device.
-fn names_interface(fdinfo: &str) -> bool {
+pub fn names_interface(fdinfo: &str) -> bool {
     fdinfo.lines().any(|line| {
         line.strip_prefix("iff:")
             .is_some_and(|name| !name.trim().is_empty())

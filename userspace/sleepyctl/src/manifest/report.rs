@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::error::one_line;
+
 /// A place in a manifest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
@@ -77,7 +79,7 @@ pub struct Report {
 impl Report {
     /// Begins a file; returns its number.
     pub fn file(&mut self, name: &str, text: &str) -> usize {
-        self.files.push((name.to_string(), text.to_string()));
+        self.files.push((one_line(name), text.to_string()));
         self.files.len() - 1
     }
 
@@ -88,12 +90,13 @@ impl Report {
 
     /// Something that must not be.
     pub fn error(&mut self, spot: Spot, message: impl Into<String>) {
-        self.found.push((spot, Severity::Error, message.into()));
+        self.found.push((spot, Severity::Error, one_line(message)));
     }
 
     /// Something that is perhaps not meant.
     pub fn warning(&mut self, spot: Spot, message: impl Into<String>) {
-        self.found.push((spot, Severity::Warning, message.into()));
+        self.found
+            .push((spot, Severity::Warning, one_line(message)));
     }
 
     /// This is no TOML. What else is found in the line follows from it, and is not told.
