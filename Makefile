@@ -5,6 +5,8 @@
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 FLAVOUR ?= base
+HOURS ?= 0.1
+MINUTES ?= 10
 PREFIX ?= /usr/local
 CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/userspace/target
@@ -17,7 +19,7 @@ sleepyctl := $(CARGO_TARGET_DIR)/release/sleepyctl
 docs := $(CARGO_TARGET_DIR)/docs-sleepyctl
 
 # Not the variables of a tool that prefers its own (kbuild reads O=, V= and so on from the command line).
-.PHONY: all module tool install clean setup kernel demo bench bench-levers test test-full vm check help check-kdir
+.PHONY: all module tool install clean setup kernel demo bench bench-levers test test-full soak fuzz fuzz-front vm check help check-kdir
 .DEFAULT_GOAL := all
 
 ##@ For your kernel
@@ -32,7 +34,7 @@ module: check-kdir ## sleepy.ko alone; MO=DIR builds it in that directory
 tool: ## sleepyctl alone
 	$(CARGO) build $(manifest) --release --locked --bin sleepyctl
 
-install: all ## install both, with manual pages (PREFIX=/usr/local, DESTDIR=)
+install: all ## install both, with manual pages; PREFIX=/usr/local, DESTDIR=
 	+$(MAKE) -C '$(KDIR)' M='$(CURDIR)' $(if $(MO),MO='$(abspath $(MO))') $(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)') \
 		$$(scripts/check-kdir --make-args '$(KDIR)') modules_install
 	install -D -m 755 '$(sleepyctl)' '$(DESTDIR)$(PREFIX)/sbin/sleepyctl'
@@ -47,10 +49,10 @@ clean: ## remove what was built in this tree
 	rm -rf userspace/target
 
 ##@ To try it and to work on it, on any Linux machine (as root)
-setup: ## make the tool root: compilers, emulator, kernel source
+setup: ## make the tool root: compilers, emulator
 	@scripts/setup
 
-kernel: ## build a test kernel; FLAVOUR=base|lock|memory|bench, KERNEL_SRC=TREE
+kernel: ## a test kernel; FLAVOUR=base|lock|memory|bench, KERNEL_SRC=
 	@scripts/kernel $(FLAVOUR)
 
 demo: ## real requests to microVMs, without and with sleepy; OUT=DIR
@@ -67,6 +69,15 @@ test: ## all tests; on the debug kernels the most telling ones
 
 test-full: ## all tests on all kernels
 	@scripts/in-tools scripts/run-tests --full
+
+soak: ## random operations for a while; HOURS=, SEED=, FLAVOUR=
+	@scripts/soak '$(FLAVOUR)' '$(HOURS)' '$(SEED)' '$(ROUND)'
+
+fuzz: ## calls and packets that nobody would make; MINUTES=, FULL=1
+	@scripts/fuzz $(FLAVOUR) $(MINUTES) $(SEED)
+
+fuzz-front: ## fuzz what sleepyctl reads; MINUTES= for each target
+	@scripts/fuzz-front $(MINUTES)
 
 vm: ## a shell in a test host with the module; FLAVOUR=, ACCEL=
 	@scripts/shell $(FLAVOUR)

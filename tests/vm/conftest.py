@@ -14,8 +14,10 @@ from lib import abi, guest, host, journal, kvm, layouts, net, scene, trace  # no
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
-ORDER = ["abi", "caller", "add", "rules", "wake", "timing", "levers", "park", "worker", "layouts", "turns", "triggers", "vcpus", "events", "answers", "ebpf",
-         "stats", "faults", "stopped", "module", "ctl", "manifest", "probe", "filters", "guests", "protocols", "profiles", "calls", "baselines", "floors", "after"]
+ORDER = """
+    abi caller add rules wake timing levers park worker layouts turns triggers vcpus events answers ebpf stats faults upheaval
+    malice fuzz stopped module allocation soak ctl manifest probe filters guests protocols profiles calls baselines floors after
+""".split()
 SHARES, REPORT = pytest.StashKey(), pytest.StashKey()
 # A line when a test begins and one when it is over, so that a run whose test host is lost can go on in another.
 JOURNAL = os.environ.get("SLEEPY_JOURNAL")
@@ -78,7 +80,7 @@ def report(pytestconfig):
 @pytest.fixture(scope="session", autouse=True)
 def test_host():
     assert os.getuid() == 0 and host.KO and host.BUILD, "run this by tests/vm/run, in the test host"
-    host.run("modprobe", host.kvm_vendor())
+    host.load_kvm()
     if host.DEBUG:
         Path("/proc/sys/kernel/panic_on_warn").write_text("1")
     leaks = Path("/sys/kernel/debug/kmemleak")
@@ -188,6 +190,14 @@ def shared(test_host):
     shared = Shared()
     yield shared
     shared.stop()
+
+
+@pytest.fixture
+def free_kvm(aftermath, shared, guests):
+    """Nobody uses KVM's own modules."""
+    shared.stop()
+    guests.stop()
+    host.wait(lambda: host.refcount(host.kvm_vendor()) == 0, "KVM is free")
 
 
 @pytest.fixture

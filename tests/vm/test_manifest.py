@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ filter = "udp src port 7"
 """
 TIMES = 'linger = "2ms"\nmax_sleep = "60s"\nrequest_timeout = "60s"\n'
 CGROUPS = Path("/sys/fs/cgroup")
+MS = abi.MS
 
 
 @pytest.fixture
@@ -157,6 +159,70 @@ def test_all_or_nothing(scenes, manifest):
             assert len(found) == 1 and why in found[0][2], found
         stranger.kill()
     assert show("a")["policy"]["linger_ns"] == 2_000_000
+
+
+def texts(scenes):
+    """Two manifests of the same VMs, by what their `linger` is."""
+    def text(linger, rules):
+        return "".join(vm_text(scene, scene.tap, TIMES.replace("2ms", linger) + rules) for scene in scenes)
+
+    return {2 * MS: text("2ms", RULES),
+            3 * MS: text("3ms", RULES + '[[vm.rule]]\nclass = "ignore"\nfilter = "icmp"\n')}
+
+
+def check_whole(device, names, wanted):
+    """Each VM that is there is as one of the manifests says, whole."""
+    rules = {2 * MS: set(), 3 * MS: set()}
+    for vm in device.vms():
+        assert vm.name.decode() in names
+        rules[vm.policy.linger].add(vm.n_rules)
+        assert len(device.links(vm.id)) == 1
+    assert all(len(counts) <= 1 for counts in rules.values()), rules
+    assert not wanted or {vm.name.decode() for vm in device.vms()} == wanted
+
+
+def test_apply_killed(scenes, device, manifest):
+    """At any time: no VM is half configured, and the next `apply` does what is left."""
+    several = [scenes(add=False, code="halt") for _ in range(5)]
+    names = {scene.tap for scene in several}
+    paths = [manifest(text, f"{linger}.toml") for linger, text in texts(several).items()]
+    apply(paths[0])
+    began = time.monotonic()
+    apply(paths[1])
+    takes, killed = time.monotonic() - began, 0
+    for turn in range(24):
+        if turn % 4 == 0:
+            device.clear()
+        process = subprocess.Popen([ctl.PROGRAM, "apply", paths[turn % 2]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(takes * (turn % 12) / 12)
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+        check_whole(device, names, None)
+    assert killed >= 4, "most were over before"
+    apply(paths[0])
+    check_whole(device, names, names)
+    assert apply(paths[0])[0] == {"unchanged": sorted(names)}
+
+
+def test_two_at_once(scenes, device, manifest):
+    """Each says what it did, or why it did not; whoever comes last is right, VM by VM."""
+    several = [scenes(add=False, code="halt") for _ in range(4)]
+    names = {scene.tap for scene in several}
+    paths = [manifest(text, f"{linger}.toml") for linger, text in texts(several).items()]
+    for turn in range(8):
+        if turn % 2 == 0:
+            device.clear()
+        both = [subprocess.Popen([ctl.PROGRAM, "apply", path], text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                for path in paths]
+        for process in both:
+            _, error = process.communicate(timeout=20 * host.SLOW)
+            assert process.returncode in (0, ctl.FAILED), error
+            assert bool(error) == bool(process.returncode), error
+            assert "panicked" not in error
+        check_whole(device, names, names)
+    apply(paths[1])
+    assert {vm.policy.linger for vm in device.vms()} == {3 * MS}
 
 
 def test_selectors_that_match_two(scenes, manifest):

@@ -18,24 +18,10 @@ LOADS = 50 if not host.DEBUG else 12
 
 
 @pytest.fixture
-def without_kvm(aftermath, shared, guests):
+def without_kvm(free_kvm):
     """Nobody uses KVM's own modules; they are back when the test is over."""
-    shared.stop()
-    guests.stop()
-    host.wait(lambda: host.refcount(host.kvm_vendor()) == 0, "KVM is free")
     yield
-    load_kvm()
-
-
-def load_kvm():
-    host.run("modprobe", host.kvm_vendor())
-
-
-def unload_kvm(seconds=5):
-    """All of it that is a module: on one kernel, more than what the processor needs."""
-    host.unload(host.kvm_vendor(), seconds)
-    if host.refcount("kvm") >= 0:
-        host.unload("kvm", seconds)
+    host.load_kvm()
 
 
 def a_wake(device, vmm, name="a"):
@@ -134,13 +120,13 @@ def test_load_and_unload_alone(sleepy):
 
 def test_kvm_loaded_after_sleepy(sleepy, without_kvm, vmm):
     host.unload()
-    unload_kvm()
+    host.unload_kvm()
     assert not os.path.exists("/dev/kvm")
     host.load()
     with abi.Device() as device:
         with raises(errno.ENODEV, abi.FAULT_HANDLE):
             device.add("x", os.getpid())
-        load_kvm()
+        host.load_kvm()
         a_wake(device, vmm())
 
 
@@ -151,8 +137,8 @@ def test_kvm_reloaded_under_sleepy(sleepy, without_kvm, vmm):
             one = vmm()
             a_wake(device, one)
             one.stop()
-            unload_kvm()
-            load_kvm()
+            host.unload_kvm()
+            host.load_kvm()
 
 
 def test_kvm_unloaded_while_a_dead_vm_is_known(sleepy, without_kvm, vmm):
@@ -162,7 +148,7 @@ def test_kvm_unloaded_while_a_dead_vm_is_known(sleepy, without_kvm, vmm):
     with abi.Device() as device:
         device.add("x", one.pid)
         one.stop()
-        unload_kvm(seconds=2)
+        host.unload_kvm(seconds=2)
         host.wait(lambda: not device.vms(), "the VM is gone", 3)
 
 
@@ -170,10 +156,10 @@ def test_events_of_kvm_loaded_after_sleepy(device, without_kvm, scenes):
     """And loaded anew: whatever sleepy attaches to is found when it is wanted, and let go of when the VM is gone."""
     device.close()
     host.unload()
-    unload_kvm()
+    host.unload_kvm()
     host.load()
     for _ in range(2):
-        load_kvm()
+        host.load_kvm()
         with abi.Device() as device:
             scene = scenes(vcpus=2, code="actor", irqchip=True, add=False)
             scene.device = device
@@ -187,7 +173,7 @@ def test_events_of_kvm_loaded_after_sleepy(device, without_kvm, scenes):
             scene.guest.do(actor.IPI)
             scene.wait_wakes("ipi")
             scene.vmm.stop()
-            unload_kvm()
+            host.unload_kvm()
             host.wait(lambda: not device.vms(), "the VM is gone", 3)
 
 
@@ -195,7 +181,7 @@ def test_kvm_stays_while_its_events_are_wanted(without_kvm, scenes):
     """For a moment after the VM has died: what is attached must not be left behind."""
     scene = scenes(code="actor", irqchip=True, wake_on=abi.wake_on("interrupt", "hint"))
     scene.vmm.stop()
-    unload_kvm()
+    host.unload_kvm()
     assert "kvm" not in Path("/sys/kernel/debug/kprobes/list").read_text()
 
 

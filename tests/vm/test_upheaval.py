@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What happens to a whole host: a debugger, another time of day, no memory, a thousand VMs."""
+
+import ctypes
+import mmap
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lib import abi, host
+from lib.scene import RULES
+
+MS = abi.MS
+LONG = 60 * abi.SECOND
+PTRACE_SINGLESTEP, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 9, 17, 0x4206, 0x4207
+WALL = 0x40000000
+
+
+def ptrace(request, tid):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    if libc.ptrace(request, tid, None, None):
+        raise OSError(ctypes.get_errno(), f"ptrace({request:#x})")
+
+
+def wait_stopped(tid):
+    """Until a thread that is traced stops; a request that never comes through fails by the test's time."""
+    def stopped():
+        pid, status = os.waitpid(tid, WALL | os.WNOHANG)
+        return pid == tid and os.WIFSTOPPED(status)
+
+    host.wait(stopped, f"thread {tid} has stopped", step=0.005)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
+def test_traced_by_a_debugger(scenes, lever):
+    """A vCPU thread that a debugger stops is given its weight back all the same, and sleeps again when it goes on."""
+    scene = scenes(lever=lever, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND, stir_run=1 * MS)
+    tid, = scene.tids
+    for turn in range(5):
+        scene.wait_sleepy()
+        ptrace(PTRACE_SEIZE, tid)
+        ptrace(PTRACE_INTERRUPT, tid)
+        wait_stopped(tid)
+        scene.request(turn)
+        assert scene.nices() == [0] and scene.get().in_flight == 1
+        for _ in range(5):
+            ptrace(PTRACE_SINGLESTEP, tid)
+            wait_stopped(tid)
+        ptrace(PTRACE_DETACH, tid)
+        scene.answer(turn)
+    scene.wait_sleepy()
+    ptrace(PTRACE_SEIZE, tid)
+    ptrace(PTRACE_INTERRUPT, tid)
+    wait_stopped(tid)
+    scene.device.remove(scene.id)
+    assert scene.nices() == [0]
+    ptrace(PTRACE_DETACH, tid)
+    scene.add()
+    scene.attached()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
+def test_clock_steps(scenes, lever):
+    """Another time of day changes nothing: `max_sleep` is over when it is over."""
+    scene = scenes(lever=lever, linger=1 * MS, max_sleep=200 * MS, park_max=100 * MS, stir_run=1 * MS)
+    scene.wait_sleepy()
+    day = 24 * 3600
+    began, monotonic = time.time(), time.monotonic()
+    try:
+        for step in (day, -2 * day, 365 * day, -364 * day):
+            before = scene.stats().wakes["stir"]
+            time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+            time.sleep(1)
+            stirs = scene.stats().wakes["stir"] - before
+            assert 1 <= stirs <= 5, f"{stirs} after a step of {step} s"
+            scene.request()
+            assert scene.get().in_flight == 1
+            scene.answer()
+            scene.wait_sleepy()
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME, began + time.monotonic() - monotonic)
+
+
+class Hog:
+    """A process that takes all memory that it can get."""
+
+    def __init__(self):
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                taken = []
+                while True:
+                    taken.append(mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+            finally:
+                os._exit(0)
+
+    def killed(self):
+        """Whether it has been killed, for want of memory."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return pid == self.pid and os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.flavour("base")  # a debug kernel takes minutes to fill its memory
+def test_no_memory(scenes):
+    """The VMM that is killed for it is gone; the other one does not notice. Both have traffic all the time."""
+    victim, other = (scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=LONG, stir_run=1 * MS) for _ in range(2))
+    Path(f"/proc/{victim.vmm.pid}/oom_score_adj").write_text("1000")
+    Path(f"/proc/{other.vmm.pid}/oom_score_adj").write_text("-1000")
+    hog = Hog()
+    turn, deadline = 0, time.monotonic() + 120
+    while not hog.killed():
+        assert time.monotonic() < deadline, "memory is not used up"
+        turn += 1
+        for scene in (victim, other):
+            scene.host.send(b"\0" * 60)
+        other.request(turn)
+        other.answer(turn)
+    host.wait(lambda: [vm.id for vm in other.device.vms()] == [other.id], "the victim is gone")
+    assert other.stats().requests == other.stats().responses == turn
+    other.wait_sleepy()
+    other.request()
+    assert other.get().in_flight == 1
+
+
+def kept():
+    """Bytes that the kernel keeps for itself; not its threads' stacks: there are more workers of its own after much work."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    size = {key: int(value[0]) * 1024 for key, *value in lines}
+    return size["SUnreclaim:"] + size["Percpu:"] + size["VmallocUsed:"] - size["KernelStack:"]
+
+
+@pytest.mark.flavour("base")  # the memory kernel looks for leaks itself, after all tests
+def test_a_thousand_vms(scenes, device):
+    """Added, attached and gone: nothing is kept of them."""
+    several = [scenes(add=False, code="halt") for _ in range(4)]
+
+    def kept_of(vms):
+        """The bytes that the kernel has more after so many."""
+        before = kept()
+        for turn in range(vms // len(several)):
+            for scene in several:
+                scene.add(linger=0, max_sleep=1 * MS, rules=RULES * 4)
+                scene.answer(turn)  # a request would wait in the tap for ever
+            for scene in several:
+                scene.device.remove(scene.id)
+        time.sleep(1)
+        return kept() - before
+
+    references = host.refcount()
+    grown = [kept_of(200) for _ in range(5)]
+    print(f"bytes that the kernel has more after each 200 VMs: {grown}")
+    # What is cached is so at some time; what is lost is so each time.
+    assert min(grown) < 200 * 64, grown
+    host.wait(lambda: host.refcount() == references, "no reference is left")
