@@ -68,22 +68,45 @@ struct Arguments {
     /// Only this system; may be repeated
     #[arg(long, value_name = "NAME", value_parser = SYSTEMS)]
     system: Vec<String>,
+    /// Only this cell, as "compile small, busypoll, 50 chains", or those with this in their names; may be repeated
+    #[arg(long, value_name = "NAME")]
+    cell: Vec<String>,
+    /// How often each system is measured in a cell [default: 3, or 1 with --size small]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: Option<u32>,
     /// The file of the results; a run that was stopped goes on
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
+/// The options make no sense: to try again is of no use.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let (result, failure) = match plan(&arguments) {
+        Ok(plan) => (run(&arguments, &plan), 1),
+        Err(error) => (Err(error), USAGE),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+fn plan(arguments: &Arguments) -> Result<Plan> {
+    let mut plan = Plan::new(arguments.size);
+    plan.keep(&arguments.cell)?;
+    if let Some(repetitions) = arguments.repetitions {
+        plan.repetitions = repetitions;
+    }
+    Ok(plan)
+}
+
+fn run(arguments: &Arguments, plan: &Plan) -> Result<()> {
     let mut output = Output::open(&arguments.out)?;
     output.write(Record::Host(host()?))?;
     cpu::gather(SPARE_CPU)?;
@@ -102,13 +125,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     let all = || SYSTEMS.map(str::to_owned).to_vec();
     let systems = Some(arguments.system.clone()).filter(|systems| !systems.is_empty());
-    let plan = Plan::new(arguments.size);
     call("insmod", &[&arguments.ko.display().to_string()])?;
     let grid = Grid {
         ctl: &ctl,
         image: &image,
         programs: &programs,
-        plan: &plan,
+        plan,
         systems: &systems.unwrap_or_else(all),
         store: &store,
     };

@@ -4,6 +4,7 @@
 
 use clap::ValueEnum;
 use sleepy_bench::record::Cell;
+use sleepy_host::Result;
 
 use crate::chain::CHAINS;
 
@@ -116,6 +117,32 @@ impl Plan {
                 Size::Full => 10,
             },
         }
+    }
+
+    /// Leaves out all cells but those with one of these names, or, where no cell has that, with it in their names. Keeps all if there
+    /// are none.
+    pub fn keep(&mut self, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let of = |cell: &Cell| cell.to_string();
+        let mut kept = Vec::new();
+        for name in names {
+            let exact = self.cells.iter().any(|cell| of(cell) == *name);
+            let meant = |cell: &&Cell| of(cell) == *name || !exact && of(cell).contains(name);
+            let before = kept.len();
+            kept.extend(self.cells.iter().filter(meant).cloned());
+            if kept.len() == before {
+                let there: Vec<_> = self.cells.iter().map(of).collect();
+                let there = there.join("\n  ");
+                return Err(format!(
+                    "--cell: no cell of this size is '{name}'; there are:\n  {there}"
+                )
+                .into());
+            }
+        }
+        self.cells.retain(|cell| kept.contains(cell));
+        Ok(())
     }
 }
 
