@@ -6,7 +6,7 @@
 //!
 //! C headers: [`include/linux/cgroup.h`](srctree/include/linux/cgroup.h), [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use super::bindings as helpers;
+use super::{bindings as helpers, series::EOPNOTSUPP};
 use core::{fmt::Write, ptr::NonNull};
 use kernel::{
     bindings,

@@ -4,14 +4,14 @@
 //!
 //! C header: [`include/linux/smp.h`](srctree/include/linux/smp.h)
 
-use super::{bindings as helpers, preempt_notifier::Observer};
+use super::{bindings as helpers, preempt_notifier::Observer, series::synchronize_rcu};
 use core::ptr;
 use kernel::{
     bindings, cpu,
     prelude::*,
     sync::{
         atomic::{Acquire, Atomic, Full, Relaxed},
-        rcu, Arc,
+        Arc,
     },
     time::{delay::fsleep, Delta},
     types::Opaque,
@@ -130,6 +130,6 @@ impl<T: Observer> Drop for Cpus<T> {
             fsleep(Delta::from_millis(1));
         }
         // Calls that have begun end before interrupts are on again.
-        rcu::synchronize_rcu();
+        synchronize_rcu();
     }
 }

@@ -2,6 +2,7 @@
 
 //! A value that lives as long as the module is loaded, for entry points that are given nothing.
 
+use super::series::synchronize_rcu;
 use core::{marker::PhantomData, ptr};
 use kernel::{
     prelude::*,
@@ -69,7 +70,7 @@ pub(crate) struct Published<T: Send + Sync + 'static>(&'static Global<T>);
 impl<T: Send + Sync> Drop for Published<T> {
     fn drop(&mut self) {
         let address = self.0.address.xchg(0, Full);
-        rcu::synchronize_rcu();
+        synchronize_rcu();
         // SAFETY: By the invariant of `Global` there is a value, and this `Published` answers for it.
         drop(unsafe { Arc::from_raw(ptr::with_exposed_provenance::<T>(address)) });
     }

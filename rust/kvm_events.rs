@@ -12,7 +12,9 @@
 //! C headers: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h),
 //! [`include/linux/kprobes.h`](srctree/include/linux/kprobes.h)
 
-use super::{bindings as helpers, cpus::Cpus, kvm::VmId, preempt_notifier::Observer};
+use super::{
+    bindings as helpers, cpus::Cpus, kvm::VmId, preempt_notifier::Observer, series::EOPNOTSUPP,
+};
 use core::ptr::NonNull;
 use kernel::{
     bindings,

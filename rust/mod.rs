@@ -23,6 +23,8 @@ pub(crate) mod process;
 pub(crate) mod rcu_cell;
 pub(crate) mod rcu_map;
 pub(crate) mod sched;
+#[cfg_attr(linux_7_2, path = "linux_7_2.rs")]
+pub(crate) mod series;
 pub(crate) mod skb;
 pub(crate) mod task_work;
 pub(crate) mod timed;

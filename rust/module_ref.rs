@@ -4,7 +4,8 @@
 //!
 //! C header: [`include/linux/module.h`](srctree/include/linux/module.h)
 
-use kernel::{bindings, module::this_module};
+use super::series::this_module;
+use kernel::bindings;
 
 /// As long as one of these lives, unloading the module fails with `EBUSY`.
 ///
@@ -22,7 +23,7 @@ impl ModuleRef {
     pub(crate) fn new() -> Self {
         // SAFETY: This is the module's own `THIS_MODULE`, and by the rule above its reference count is
         // not zero.
-        unsafe { bindings::__module_get(this_module::<crate::LocalModule>().as_ptr()) };
+        unsafe { bindings::__module_get(this_module()) };
         // INVARIANT: Just taken.
         Self(())
     }
@@ -31,7 +32,7 @@ impl ModuleRef {
 impl Drop for ModuleRef {
     fn drop(&mut self) {
         // SAFETY: By the type invariant there is a reference to give back.
-        unsafe { bindings::module_put(this_module::<crate::LocalModule>().as_ptr()) };
+        unsafe { bindings::module_put(this_module()) };
     }
 }
 

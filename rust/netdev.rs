@@ -58,7 +58,7 @@ impl Net {
     /// The namespace that a descriptor of the calling process refers to. `EBADF` or `EINVAL` if it is none.
     pub(crate) fn from_fd(fd: i32) -> Result<Self> {
         // SAFETY: Looks the descriptor up in the current process, and checks what it is.
-        let net = from_err_ptr(unsafe { bindings::get_net_ns_by_fd(fd) })?;
+        let net = from_err_ptr(unsafe { helpers::get_net_ns_by_fd(fd) })?;
         // INVARIANT: The call took a reference.
         Ok(Self(NonNull::new(net).ok_or(EINVAL)?))
     }

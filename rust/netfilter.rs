@@ -24,8 +24,8 @@ pub(crate) enum Direction {
 impl Direction {
     const fn hooknum(self) -> c_uint {
         match self {
-            Self::Egress => bindings::nf_dev_hooks_NF_NETDEV_EGRESS,
-            Self::Ingress => bindings::nf_dev_hooks_NF_NETDEV_INGRESS,
+            Self::Egress => helpers::nf_dev_hooks_NF_NETDEV_EGRESS,
+            Self::Ingress => helpers::nf_dev_hooks_NF_NETDEV_INGRESS,
         }
     }
 }
@@ -110,7 +110,7 @@ unsafe extern "C" fn call<T: PacketHook>(
         // unregistered; this call is within a reader's section.
         unsafe { &*hook.cast::<T>() }.packet(&packet, direction);
     }
-    bindings::NF_ACCEPT
+    helpers::NF_ACCEPT
 }
 
 /// Waits, when dropped, until no hook that is unregistered by then is running.

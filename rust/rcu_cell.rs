@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
+use super::series::synchronize_rcu;
 use core::marker::PhantomData;
 use kernel::{
     prelude::*,
@@ -49,7 +50,7 @@ impl<T> RcuCell<T> {
     pub(crate) fn replace(&self, value: KBox<T>) -> KBox<T> {
         // INVARIANT: By `into_raw`. What was there is ours alone from here on.
         let old = self.value.xchg(KBox::into_raw(value), Full);
-        rcu::synchronize_rcu();
+        synchronize_rcu();
         // SAFETY: Made by `into_raw`, by the type invariant; only we have taken it out, and whoever has read it
         // before is done.
         unsafe { KBox::from_raw(old) }

@@ -8,15 +8,15 @@
 //! C headers: [`include/linux/hrtimer.h`](srctree/include/linux/hrtimer.h),
 //! [`include/linux/irq_work.h`](srctree/include/linux/irq_work.h)
 
-use super::bindings as helpers;
+use super::{
+    bindings as helpers,
+    series::{smp_mb, HRTIMER_NORESTART},
+};
 use core::ops::Deref;
 use kernel::{
     bindings, container_of,
     prelude::*,
-    sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed},
-        barrier::smp_mb,
-    },
+    sync::atomic::{Acquire, Atomic, Full, Relaxed},
     types::Opaque,
 };
 
@@ -152,7 +152,7 @@ impl<T: Expire> Timed<T> {
         this.due.xchg(NEVER, Full);
         T::expire(this);
         // Setting it anew, even meanwhile on another CPU, has queued it already.
-        bindings::hrtimer_restart::HRTIMER_NORESTART
+        HRTIMER_NORESTART
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         netdev::{DeviceId, Net, OnUnregister, Rtnl},
         periodic::{Periodic, Work},
         process::Process,
+        series::{EALREADY, ENOTUNIQ, EOPNOTSUPP, ESTALE},
         worker::Worker,
     },
     sense::{exit::Exits, packet::Rules},

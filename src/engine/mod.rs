@@ -20,6 +20,7 @@ use crate::{
     },
     rust::{
         rcu_cell::RcuCell,
+        series::{new_spinlock_irq, SpinLockIrq},
         timed::{Expire, Timed},
         worker::{Queued, Worker},
     },
@@ -28,12 +29,11 @@ use crate::{
     uapi,
 };
 use kernel::{
-    new_spinlock_irq,
     prelude::*,
     sync::{
         aref::ARef,
         atomic::{Acquire, Atomic, Full, Relaxed, Release},
-        rcu, Arc, SpinLockIrq,
+        rcu, Arc,
     },
     task::Task,
     time::{hrtimer::HrTimerExpires, Instant, Monotonic},

@@ -5,13 +5,10 @@
 use super::{now, Engine};
 use crate::{
     policy::{machine::Packet, state::Change},
-    rust::{skb::Segment, timed::Timed},
+    rust::{series::smp_mb, skb::Segment, timed::Timed},
     uapi,
 };
-use kernel::sync::{
-    atomic::{Full, Relaxed},
-    barrier::smp_mb,
-};
+use kernel::sync::atomic::{Full, Relaxed};
 
 impl Engine {
     /// A packet asks the VM for something; it is the `whole` of it, unless more comes. On return its threads
