@@ -106,7 +106,7 @@ class Hog:
         return pid == self.pid and os.WTERMSIG(status) == signal.SIGKILL
 
 
-@pytest.mark.flavour("base")  # a debug kernel takes minutes to fill its memory
+@pytest.mark.flavour("base", "previous")  # a debug kernel takes minutes to fill its memory
 def test_no_memory(scenes):
     """The VMM that is killed for it is gone; the other one does not notice. Both have traffic all the time."""
     victim, other = (scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=LONG, stir_run=1 * MS) for _ in range(2))
@@ -135,7 +135,7 @@ def kept():
     return size["SUnreclaim:"] + size["Percpu:"] + size["VmallocUsed:"] - size["KernelStack:"]
 
 
-@pytest.mark.flavour("base")  # the memory kernel looks for leaks itself, after all tests
+@pytest.mark.flavour("base", "previous")  # the memory kernel looks for leaks itself, after all tests
 def test_a_thousand_vms(scenes, device):
     """Added, attached and gone: nothing is kept of them."""
     several = [scenes(add=False, code="halt") for _ in range(4)]
@@ -158,3 +158,36 @@ def test_a_thousand_vms(scenes, device):
     # What is cached is so at some time; what is lost is so each time.
     assert min(grown) < 200 * 64, grown
     host.wait(lambda: host.refcount() == references, "no reference is left")
+
+
+def suspend():
+    """Suspends the host to RAM and resumes it, up to where the firmware would come in: all CPUs but one are off, and KVM and the
+    clocks too."""
+    power = Path("/sys/power")
+    before = int((power / "suspend_stats/success").read_text())
+    Path("/sys/module/suspend/parameters/pm_test_delay").write_text("1")
+    (power / "mem_sleep").write_text("deep")
+    (power / "pm_test").write_text("core")
+    (power / "state").write_text("mem")
+    assert int((power / "suspend_stats/success").read_text()) == before + 1
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
+def test_suspended(scenes, lever):
+    """Who slept sleeps, who was asked is awake, and both go on from there."""
+    asleep, asked = (scenes(lever=lever, linger=1 * MS, max_sleep=LONG, park_max=LONG, stir_run=1 * MS) for _ in range(2))
+    for turn in range(3):
+        for scene in (asleep, asked):
+            scene.wait_sleepy()
+        asked.request(turn)
+        suspend()
+        assert asleep.is_sleepy() and asked.nices() == [0] and asked.get().in_flight == 1
+        asleep.request(turn)
+        assert asleep.nices() == [0]
+        for scene in (asleep, asked):
+            scene.answer(turn)
+            assert scene.stats().responses == scene.stats().requests == turn + 1
+    for scene in (asleep, asked):
+        scene.attached()
+        scene.wait_sleepy()

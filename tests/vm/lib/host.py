@@ -16,7 +16,7 @@ from pathlib import Path
 KO = os.environ.get("SLEEPY_KO", "")
 BUILD = os.environ.get("KBUILD_OUTPUT", "")
 FLAVOUR = os.environ.get("SLEEPY_FLAVOUR", "base")
-DEBUG = FLAVOUR != "base"
+DEBUG = FLAVOUR not in ("base", "previous")
 # How much longer things take than on the base kernel; for bounds only, never for what must be exact.
 SLOW = 4 if DEBUG else 1
 EMULATED = os.environ.get("SLEEPY_ACCEL") == "tcg"
@@ -140,16 +140,23 @@ def load_kvm():
 
 
 def unload_kvm(seconds=5):
-    """All of it that is a module: on one kernel, more than what the processor needs."""
-    unload(kvm_vendor(), seconds)
-    if refcount("kvm") >= 0:
-        unload("kvm", seconds)
+    """All of it that is a module: what the processor needs, or more than that, or nothing."""
+    for name in (kvm_vendor(), "kvm"):
+        if refcount(name) >= 0:
+            unload(name, seconds)
 
 
 # The kernel's log
 
+
+def panic_on_warn():
+    """On the debug kernels; but where races are looked for, the kernel has some of its own."""
+    if DEBUG and FLAVOUR != "race":
+        Path("/proc/sys/kernel/panic_on_warn").write_text("1")
+
+
 REPORT = re.compile(
-    r"WARNING:|BUG:|\bOops\b|kernel BUG|KASAN|ODEBUG|general protection|unable to handle|"
+    r"WARNING:|\bBUG:|\bOops\b|kernel BUG|KASAN|ODEBUG|general protection|unable to handle|"
     r"possible (circular|recursive) |inconsistent lock|bad unlock balance|suspicious RCU|"
     r"held lock freed|lock held when returning|sleeping function called|scheduling while atomic|"
     r"refcount_t:|list_(add|del) corruption|INFO: (rcu|task) |detected stall|soft lockup|hard LOCKUP|"
@@ -181,8 +188,26 @@ class Log:
         os.close(self.fd)
 
 
+RACE, RULER = re.compile(r"BUG: KCSAN: "), re.compile(r"={60}")
+
+
+def own(lines):
+    """Without the races in which no function of sleepy's has a part: the kernel has some of its own."""
+    left, at = [], 0
+    while at < len(lines):
+        end = at + 1
+        if RACE.search(lines[at]):
+            while end < len(lines) and not RULER.match(lines[end]):
+                end += 1
+        if end == at + 1 or any("[sleepy]" in line for line in lines[at:end]):
+            left += lines[at:end]
+        at = end
+    return left
+
+
 def reports(lines):
     """The lines from the first report on, or nothing."""
+    lines = own(lines)
     for at, line in enumerate(lines):
         if REPORT.search(line):
             return lines[max(0, at - 2):at + 60]
