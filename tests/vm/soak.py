@@ -127,7 +127,7 @@ class Soak:
         with abi.Device() as device:
             soon("left", lambda: not device.vms(), "no VM is left")
         soon("references", lambda: host.refcount() == 0, "nobody refers to sleepy")
-        soon("references", lambda: host.refcount(host.kvm_vendor()) == 0, "nobody refers to KVM")
+        soon("references", lambda: host.refcount(host.kvm_vendor()) <= 0, "nobody refers to KVM")
         soon("probes", lambda: "kvm" not in Path("/sys/kernel/debug/kprobes/list").read_text(), "no kprobe is left")
         if TRACES.exists() and any(TRACES.iterdir()):
             soon("objects", lambda: not objects() - before, "no object is left",
@@ -180,8 +180,7 @@ def main():
     parser.add_argument("--round", type=int, default=1, help="the first round to do, of those that the seed makes")
     parser.add_argument("--journal", help="note each operation there when it begins")
     given = parser.parse_args()
-    if host.DEBUG:
-        Path("/proc/sys/kernel/panic_on_warn").write_text("1")
+    host.panic_on_warn()
     soak, began, rounds = Soak(given.seed, given.journal), time.monotonic(), given.round - 1
     print(f"soak: kernel {host.FLAVOUR}, seed {given.seed}", flush=True)
     for _ in range(rounds):

@@ -49,6 +49,29 @@ class Injector:
         raise AssertionError("there is no end")
 
 
+class Anywhere:
+    """Has one allocation of the module's fail, in whatever thread: the first for which so many bytes are not enough."""
+
+    def __init__(self):
+        symbols = (line.split() for line in Path("/proc/kallsyms").read_text().splitlines() if line.endswith("[sleepy]"))
+        code = [int(address, 16) for address, kind, *_ in symbols if kind in "tT"]
+        self.set("require-start", min(code))
+        self.set("require-end", max(code) + 1)
+        self.set("task-filter", "N")
+
+    def set(self, name, value):
+        (FAILSLAB / name).write_text(str(value))
+
+    def arm(self, space):
+        for name, value in (("space", space), ("times", 1), ("probability", 100)):
+            self.set(name, value)
+
+    def disarm(self):
+        """Whether one has failed."""
+        self.set("probability", 0)
+        return int((FAILSLAB / "times").read_text()) == 0
+
+
 @pytest.fixture
 def injector(device, log):
     """It is done with the log: where memory is short, vmalloc() tells all about it. On this kernel a warning is a panic."""
@@ -126,3 +149,29 @@ def test_remove(injector, scenes):
     scene = scenes()
     _, error = injector.injected(1, lambda: scene.device.remove(scene.id))
     assert error is None and scene.device.vms() == []
+
+
+def test_thread_that_is_found(injector, scenes):
+    """The look round that finds a vCPU's new thread has no memory for it: the next one has, and all is as if nothing had been."""
+    scene = scenes(add=False, code="halt")
+    vcpu = scene.vcpu_fd()
+    scene.add(linger=1 * abi.MS, max_sleep=60 * abi.SECOND)
+    scene.attached()
+    scene.wait_sleepy()
+    anywhere, failed = Anywhere(), 0
+    for space in range(1, 1 << 14, 32):
+        scene.vmm.halt(vcpu)
+        anywhere.arm(space)
+        scene.tids[:] = [scene.vmm.run(vcpu)]
+        # To ask the module takes memory, too.
+        host.wait(lambda: host.nice_of(scene.tids[0]) == 19, "its new thread is known", 5)
+        if not anywhere.disarm():
+            break
+        failed += 1
+        scene.attached()
+        scene.request()
+        assert scene.nices() == [0]
+        scene.answer()
+        scene.wait_sleepy()
+    print(f"{failed} failures")
+    assert failed > 4

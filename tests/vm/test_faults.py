@@ -39,7 +39,7 @@ def flows(scene):
     host.wait(lambda: scene.stats().requests > before.requests + 20, "requests are seen")
 
 
-@pytest.mark.flavour("base", "lock")  # on the memory kernel something is always in flight
+@pytest.mark.flavour("base", "previous", "lock", "rt")  # on the memory kernel something is always in flight
 def test_traffic_from_all_cpus(scenes, traffic):
     """Under load: the accounts agree, and when it ends the VM comes to rest."""
     scene = scenes(vcpus=2, linger=0, request_timeout=100 * MS, max_sleep=20 * MS)

@@ -146,7 +146,7 @@ def test_acknowledgement_does_not(scenes):
     host.wait(lambda: oncpu(scene) - before > 2 * MS, "it runs")
 
 
-@pytest.mark.flavour("base")  # elsewhere it takes longer than that to park it
+@pytest.mark.flavour("base", "previous")  # elsewhere it takes longer than that to park it
 def test_interrupt_of_an_acknowledgement(scenes):
     """It is worth less than one that may be of something that somebody waits for."""
     scene = scenes(code="actor", irqchip=True, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=30 * abi.SECOND,

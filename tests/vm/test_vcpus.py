@@ -20,11 +20,6 @@ def tids(scene):
     return [vcpu.tid for vcpu in scene.device.vcpus(scene.id)]
 
 
-def vcpu_fd(scene):
-    """The descriptor of its one vCPU, in its VMM."""
-    return next(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu:"))
-
-
 def test_threads_are_those_that_kvm_names(scenes):
     """Not the VMM's other threads, whatever they are called and however busy they are."""
     scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
@@ -84,7 +79,7 @@ def test_vcpu_that_is_halted_for_good(scenes):
 def test_thread_that_ends(scenes):
     """The vCPU's next thread is found, too."""
     scene = scenes(add=False, code="halt")
-    vcpu = vcpu_fd(scene)
+    vcpu = scene.vcpu_fd()
     scene.add(linger=1 * MS, max_sleep=LONG)
     scene.attached()
     scene.wait_sleepy()
@@ -103,7 +98,7 @@ def test_thread_that_ends(scenes):
 def test_vcpu_that_moves_to_another_thread(scenes):
     """The old thread, which lives on, is given back what it had."""
     scene = scenes(add=False, code="halt")
-    vcpu = vcpu_fd(scene)
+    vcpu = scene.vcpu_fd()
     scene.vmm.halt(vcpu)
     assert scene.vmm.step(vcpu) == scene.vmm.pid
     scene.tids[:] = [scene.vmm.pid]
@@ -133,7 +128,7 @@ def program(pid):
 def test_exec_over_a_vcpu(scenes, by):
     """The VM ends, a thread that ran it becomes another program: with its old weight and no notifier."""
     scene = scenes(add=False, code="halt")
-    vcpu = vcpu_fd(scene)
+    vcpu = scene.vcpu_fd()
     command = ["exec_by", vcpu]
     if by != "another thread":
         scene.vmm.halt(vcpu)
@@ -158,7 +153,7 @@ def test_exec_over_a_vcpu(scenes, by):
 def test_machine_closed_by_its_vmm(scenes):
     """The VM ends, the VMM and the vCPU's thread live on."""
     scene = scenes(add=False, code="halt")
-    vcpu = vcpu_fd(scene)
+    vcpu = scene.vcpu_fd()
     scene.vmm.halt(vcpu)
     scene.vmm.step(vcpu)
     scene.tids[:] = [scene.vmm.pid]

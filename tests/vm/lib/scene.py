@@ -60,6 +60,10 @@ class Scene:
         tasks = {task: tid for one in scenes for task, tid in one.tasks.items()}
         return self.tracer.recording(tasks, [one.tap for one in scenes])
 
+    def vcpu_fd(self):
+        """The descriptor of its one vCPU, in its VMM."""
+        return next(fd for fd, what in host.fds(self.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu:"))
+
     # Packets. A flow is a port of the client's.
 
     def request(self, flow=0, payload=b"?"):
