@@ -52,7 +52,7 @@ clean: ## remove what was built in this tree
 setup: ## make the tool root: compilers, emulator
 	@scripts/setup
 
-kernel: ## a test kernel; FLAVOUR=base|lock|memory|bench, KERNEL_SRC=
+kernel: ## a test kernel; FLAVOUR=NAME of tests/kernel, KERNEL_SRC=
 	@scripts/kernel $(FLAVOUR)
 
 demo: ## real requests to microVMs, without and with sleepy; OUT=DIR
