@@ -485,6 +485,8 @@ void sleepy_skb_tcp(const struct sk_buff *skb, struct sleepy_tcp *said)
 	payload = max(end - offset, 0);
 	said->flags = SLEEPY_TCP;
 	said->end = ntohl(tcp->seq) + payload + tcp->syn + tcp->fin;
+	if (!payload && !tcp->syn)
+		said->flags |= SLEEPY_TCP_BARE;
 	/* What opens or ends a connection is whole. */
 	if (tcp->syn || tcp->fin || tcp->rst) {
 		said->flags |= SLEEPY_TCP_PUSHED;
@@ -492,10 +494,9 @@ void sleepy_skb_tcp(const struct sk_buff *skb, struct sleepy_tcp *said)
 	}
 	if (tcp->psh)
 		said->flags |= SLEEPY_TCP_PUSHED;
-	if (!payload)
-		said->flags |= SLEEPY_TCP_BARE;
-	else if (skb_is_gso(skb) ? !(payload % skb_shinfo(skb)->gso_size) :
-		 skb->dev && skb->len - ip >= READ_ONCE(skb->dev->mtu))
+	if (payload && (skb_is_gso(skb) ?
+			!(payload % skb_shinfo(skb)->gso_size) :
+			skb->dev && skb->len - ip >= READ_ONCE(skb->dev->mtu)))
 		said->flags |= SLEEPY_TCP_FULL;
 }
 

@@ -108,7 +108,7 @@ static const unsigned int SLEEPY_PF_NETDEV = 5; /* checked in helpers.c */
 static const unsigned int SLEEPY_TCP = 1 << 0; /* it is TCP */
 static const unsigned int SLEEPY_TCP_PUSHED = 1 << 1;
 static const unsigned int SLEEPY_TCP_FULL = 1 << 2; /* as long as can be */
-static const unsigned int SLEEPY_TCP_BARE = 1 << 3; /* without data */
+static const unsigned int SLEEPY_TCP_BARE = 1 << 3; /* without data or SYN */
 
 /* Who raises an interrupt: a device, of the VMM or the host; a timer; another process */
 #define SLEEPY_RAISER_DEVICE 0

@@ -76,7 +76,7 @@ pub(crate) struct Segment {
     pub(crate) pushed: bool,
     /// It is one of a longer message, of which more must come, or may well.
     pub(crate) more: bool,
-    /// All that it does is to acknowledge what came the other way.
+    /// All that it does is to acknowledge what came the other way, or to end the connection.
     pub(crate) bare: bool,
     /// By TCP: the sequence number behind it.
     pub(crate) end: Option<u32>,

@@ -18,10 +18,14 @@ pub(crate) struct Parking {
     round: Atomic<u64>,
     /// for so long; not at all in the first.
     run: Atomic<u64>,
-    /// Until when KVM's wake-ups are paid for: those of devices, those from a halt, and those of the guest's own timer.
+    /// Until when KVM's wake-ups are paid for: those of devices, those from a halt, those of the guest's own timer, and what was
+    /// there before the thread waited.
     devices: Account,
     halts: Account,
     ticks: Account,
+    pending: Account,
+    /// How often the price of those has doubled since the guest was awake, or a device had something for it.
+    doubled: Atomic<u32>,
     /// There is a packet for the guest.
     knocked: Atomic<bool>,
     /// When the guest runs for one again.
@@ -57,6 +61,8 @@ impl Parking {
                 devices: Account::new(),
                 halts: Account::new(),
                 ticks: Account::new(),
+                pending: Account::new(),
+                doubled: Atomic::new(0),
                 knocked: Atomic::new(false),
                 echo: Echo::new(),
                 hushed: Atomic::new(false),
@@ -79,6 +85,7 @@ impl Parking {
     pub(super) fn begin(&self) {
         self.knocked.store(false, Relaxed);
         self.hushed.store(false, Relaxed);
+        self.doubled.store(0, Relaxed);
         self.echo.stop();
         self.stir(0);
         self.on.xchg(true, Full);
@@ -138,28 +145,44 @@ impl Parking {
     ) -> Result<u64, u64> {
         let knocked = self.knocked.xchg(false, Full);
         let hushed = self.hushed.xchg(false, Relaxed);
-        // What was there before is the tick of a clock, most often. After a packet, it may be about that.
-        let waited = knocked || self.echo.is_first() || (kick == Kick::Device && !hushed);
-        if knocked {
+        let echoed = if knocked {
             self.echo.start(now);
+            false
         } else {
-            self.echo.pass(now, park_max);
-        }
-        let run = if waited {
-            device_run(stir_run)
-        } else {
-            stir_run
+            self.echo.pass(now, park_max)
         };
-        let bill = device_bill(run, stir_run);
-        let device = || self.devices.pay(now, bill).map(|()| run);
+        let waited = knocked || echoed || (kick == Kick::Device && !hushed);
+        if waited {
+            self.doubled.store(0, Relaxed);
+        }
+        let device = || {
+            let run = if waited {
+                device_run(stir_run)
+            } else {
+                stir_run
+            };
+            let bill = device_bill(run, stir_run);
+            self.devices.pay(now, bill).map(|()| run)
+        };
         let tick = || self.ticks.pay(now, Bill::of(park_max)).map(|()| stir_run);
+        let pending = || self.pend(now, park_max, stir_run).map(|()| stir_run);
         match kick {
             Kick::Timer if !knocked => tick(),
             Kick::Pending if !knocked => {
-                tick().or_else(|free| device().map_err(|later| later.min(free)))
+                tick().or_else(|free| pending().map_err(|later| later.min(free)))
             }
             _ => device(),
         }
+    }
+
+    /// The guest runs for what was there before its thread waited: the tick of its clock, most often. It may be what a device has
+    /// for it, which came as its time was over; that comes once, and a tick again and again: so each is dearer than the one before.
+    fn pend(&self, now: u64, park_max: u64, stir_run: u64) -> Result<(), u64> {
+        let doubled = self.doubled.load(Relaxed);
+        let price = price(stir_run).saturating_mul(1 << doubled).min(park_max);
+        self.pending.pay(now, Bill { price, credit: 0 })?;
+        self.doubled.store((doubled + 1).min(MOST_DOUBLED), Relaxed);
+        Ok(())
     }
 
     /// KVM wakes a thread from a halt of its guest: whether it may run for `stir_run`. Who halts gives the CPU away itself.
@@ -212,19 +235,15 @@ impl Echo {
 
     /// The first comes in any case.
     fn at(&self) -> Option<u64> {
-        let at = self.at.load(Relaxed);
-        (at != 0 && (self.is_first() || !self.heard.load(Relaxed))).then_some(at)
+        let (at, first) = (self.at.load(Relaxed), self.gap.load(Relaxed) == Self::GAP);
+        (at != 0 && (first || !self.heard.load(Relaxed))).then_some(at)
     }
 
-    fn is_first(&self) -> bool {
-        self.at.load(Relaxed) != 0 && self.gap.load(Relaxed) == Self::GAP
-    }
-
-    /// It runs now: if that is for the packet, what comes next?
-    fn pass(&self, now: u64, park_max: u64) {
+    /// It runs now: whether that is for the packet, and so what comes next.
+    fn pass(&self, now: u64, park_max: u64) -> bool {
         let at = self.at.load(Relaxed);
         if at == 0 || at > now {
-            return;
+            return false;
         }
         let gap = self.gap.load(Relaxed).saturating_mul(2);
         let over = self.heard.xchg(false, Relaxed) || gap > park_max;
@@ -233,6 +252,7 @@ impl Echo {
         if self.at.cmpxchg(at, next, Full).is_ok() {
             self.gap.store(gap, Relaxed);
         }
+        true
     }
 }
 
@@ -254,6 +274,8 @@ fn device_bill(run: u64, stir_run: u64) -> Bill {
     }
 }
 
+/// So often the price of one doubles.
+const MOST_DOUBLED: u32 = 16;
 /// How many wake-ups may come at once.
 const BURST: u64 = 8;
 

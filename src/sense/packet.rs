@@ -187,7 +187,7 @@ impl PacketHook for LinkHook {
             let asks = matches!(class, Some(Class::Request | Class::Response));
             let told = !ignored && Engine::packet(engine, asks);
             if !told && engine.parks() {
-                // Nobody waits for what the guest makes of an acknowledgement.
+                // Nobody waits for what the guest makes of an acknowledgement, or of an end.
                 if packet.segment().bare {
                     engine.hush();
                 } else {

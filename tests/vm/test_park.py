@@ -135,11 +135,12 @@ def test_packet_of_which_a_guest_makes_nothing(scenes, sends):
 
 
 def test_acknowledgement_does_not(scenes):
-    """What TCP sends for all that it gets: nobody waits for what the guest makes of it. Data it runs for."""
+    """What TCP sends for all that it gets, and to end a connection: nobody waits for what the guest makes of it. It runs for data."""
     scene = scenes(lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=30 * abi.SECOND, stir_run=1 * MS)
     wait_parked(scene)
     before = oncpu(scene)
-    scene.host.send(frames.tcp(True, 10000, 9, frames.ACK))
+    for flags in (frames.ACK, frames.FIN | frames.ACK, frames.RST):
+        scene.host.send(frames.tcp(True, 10000, 9, flags))
     time.sleep(0.3)
     assert oncpu(scene) == before
     scene.host.send(frames.tcp(True, 10000, 9, frames.ACK, b"x"))
