@@ -274,8 +274,8 @@ fn device_bill(run: u64, stir_run: u64) -> Bill {
     }
 }
 
-/// So often the price of one doubles.
-const MOST_DOUBLED: u32 = 16;
+/// So often the price of one doubles, at most: to half a second, if `stir_run` is 500 us.
+const MOST_DOUBLED: u32 = 6;
 /// How many wake-ups may come at once.
 const BURST: u64 = 8;
 
