@@ -5,8 +5,8 @@
 use core::{mem, num::NonZeroI32};
 use kernel::{
     bindings,
-    error::Error,
     ffi::{c_char, c_ulong},
+    prelude::*,
     sync::{
         atomic::Full,
         barrier,
@@ -100,4 +100,22 @@ pub(crate) fn smp_mb(_: Full) {
 /// This module's `THIS_MODULE`.
 pub(crate) fn this_module() -> *mut bindings::module {
     crate::THIS_MODULE.as_ptr()
+}
+
+/// A file of a miscdevice is opened: a miscdevice of Rust has no owner here, so that the file holds no reference to the module by
+/// itself. `ENODEV` if that is on its way out. To be called in `open`, which keeps the device from being unregistered.
+pub(crate) fn opened() -> Result {
+    // SAFETY: This is the module's own `THIS_MODULE`; what it does goes on for now, see above.
+    if unsafe { bindings::try_module_get(this_module()) } {
+        Ok(())
+    } else {
+        Err(ENODEV)
+    }
+}
+
+/// It is closed: the last thing in `release`. What is left of that, and the look at the file's operations that comes after it, is
+/// over before the module is gone, by [`drain`](super::module_ref::drain).
+pub(crate) fn released() {
+    // SAFETY: `opened` has taken a reference.
+    unsafe { bindings::module_put(this_module()) };
 }

@@ -4,7 +4,7 @@
 //!
 //! `linux_7_2.rs` has the same for Linux 7.2, see `Kbuild`.
 
-use kernel::{bindings, module};
+use kernel::{bindings, module, prelude::*};
 
 pub(crate) use kernel::{
     error::code::{EALREADY, ENOTUNIQ, EOPNOTSUPP, ESTALE},
@@ -20,3 +20,11 @@ pub(crate) const HRTIMER_NORESTART: bindings::hrtimer_restart =
 pub(crate) fn this_module() -> *mut bindings::module {
     module::this_module::<crate::LocalModule>().as_ptr()
 }
+
+/// A file of a miscdevice is opened. It holds a reference to the module by itself.
+pub(crate) fn opened() -> Result {
+    Ok(())
+}
+
+/// It is closed.
+pub(crate) fn released() {}

@@ -10,6 +10,7 @@ use crate::{
         cgroup, kvm,
         periodic::Periodic,
         process::Process,
+        series,
     },
     sense::{exit, packet::Rules},
     uapi,
@@ -56,7 +57,14 @@ impl MiscDevice for Device {
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         permitted()?;
-        REGISTRY.get().ok_or(ENODEV)
+        let registry = REGISTRY.get().ok_or(ENODEV)?;
+        series::opened()?;
+        Ok(registry)
+    }
+
+    fn release(registry: Self::Ptr, _file: &File) {
+        drop(registry);
+        series::released();
     }
 
     fn ioctl(

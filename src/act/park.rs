@@ -128,7 +128,7 @@ impl Parking {
         self.echo.hear();
     }
 
-    /// When the guest is to run for a packet again, if it is.
+    /// When the guest is to run for the same again, if it is.
     pub(crate) fn echo(&self) -> Option<u64> {
         self.echo.at()
     }
@@ -146,20 +146,25 @@ impl Parking {
         let knocked = self.knocked.xchg(false, Full);
         let hushed = self.hushed.xchg(false, Relaxed);
         let echoed = if knocked {
-            self.echo.start(now);
-            false
+            None
         } else {
             self.echo.pass(now, park_max)
         };
-        let waited = knocked || echoed || (kick == Kick::Device && !hushed);
+        let waited = knocked || (kick == Kick::Device && !hushed && echoed.is_none());
         if waited {
+            let again = if knocked {
+                device_run(stir_run)
+            } else {
+                stir_run
+            };
+            self.echo.start(now, again);
             self.doubled.store(0, Relaxed);
         }
         let device = || {
             let run = if waited {
                 device_run(stir_run)
             } else {
-                stir_run
+                echoed.unwrap_or(stir_run)
             };
             let bill = device_bill(run, stir_run);
             self.devices.pay(now, bill).map(|()| run)
@@ -193,11 +198,13 @@ impl Parking {
 
 /// When a guest runs once more for a packet. The hook sees that before the guest's device has it, and what carries it there
 /// may wait for a CPU, so that it comes when the guest has run and is parked in the midst of taking packets: no interrupt
-/// tells it then. Or it had no real CPU while it ran, if our host is a guest itself. So it runs again after a while;
-/// and again, after twice the time, as long as it has sent nothing since.
+/// tells it then. Or it had no real CPU while it ran, if our host is a guest itself; for the same reason, it runs once more for an
+/// interrupt. So it runs again after a while; and again, after twice the time, as long as it has sent nothing since.
 struct Echo {
     /// When it runs; 0 for not at all.
     at: Atomic<u64>,
+    /// For how long.
+    run: Atomic<u64>,
     /// How long after the last time that is.
     gap: Atomic<u64>,
     /// It has sent something since that.
@@ -211,6 +218,7 @@ impl Echo {
     fn new() -> Self {
         Self {
             at: Atomic::new(0),
+            run: Atomic::new(0),
             gap: Atomic::new(0),
             heard: Atomic::new(false),
         }
@@ -220,8 +228,12 @@ impl Echo {
         self.at.store(0, Relaxed);
     }
 
-    /// It runs for a packet now.
-    fn start(&self, now: u64) {
+    /// It runs for something now, and so long again.
+    fn start(&self, now: u64, run: u64) {
+        // An interrupt may be about a packet, for which it runs longer.
+        let active = self.at.load(Relaxed) != 0;
+        let before = if active { self.run.load(Relaxed) } else { 0 };
+        self.run.store(run.max(before), Relaxed);
         self.heard.store(false, Relaxed);
         self.gap.store(Self::GAP, Relaxed);
         self.at.store(now.saturating_add(Self::GAP), Relaxed);
@@ -239,11 +251,11 @@ impl Echo {
         (at != 0 && (first || !self.heard.load(Relaxed))).then_some(at)
     }
 
-    /// It runs now: whether that is for the packet, and so what comes next.
-    fn pass(&self, now: u64, park_max: u64) -> bool {
+    /// It runs now: for how long, if that is for the same once more; and so what comes next.
+    fn pass(&self, now: u64, park_max: u64) -> Option<u64> {
         let at = self.at.load(Relaxed);
         if at == 0 || at > now {
-            return false;
+            return None;
         }
         let gap = self.gap.load(Relaxed).saturating_mul(2);
         let over = self.heard.xchg(false, Relaxed) || gap > park_max;
@@ -252,7 +264,7 @@ impl Echo {
         if self.at.cmpxchg(at, next, Full).is_ok() {
             self.gap.store(gap, Relaxed);
         }
-        true
+        Some(self.run.load(Relaxed))
     }
 }
 
