@@ -43,6 +43,8 @@ pub(crate) enum Kick {
     Device,
     /// One or the other was there before the thread waited.
     Pending,
+    /// It shall run again, in case that it has not seen what came before.
+    Echo,
 }
 
 /// For so long at least, in nanoseconds, the guest runs for what a device has for it, unless nobody waits for that.
@@ -145,27 +147,16 @@ impl Parking {
     ) -> Result<u64, u64> {
         let knocked = self.knocked.xchg(false, Full);
         let hushed = self.hushed.xchg(false, Relaxed);
-        let echoed = if knocked {
-            None
-        } else {
-            self.echo.pass(now, park_max)
-        };
-        let waited = knocked || (kick == Kick::Device && !hushed && echoed.is_none());
-        if waited {
-            let again = if knocked {
-                device_run(stir_run)
-            } else {
-                stir_run
-            };
-            self.echo.start(now, again);
+        let waited = knocked || (kick == Kick::Device && !hushed);
+        let run = if waited {
             self.doubled.store(0, Relaxed);
-        }
+            let run = device_run(stir_run);
+            self.echo.start(now, if knocked { run } else { stir_run });
+            run
+        } else {
+            self.echo.pass(now, park_max).unwrap_or(stir_run)
+        };
         let device = || {
-            let run = if waited {
-                device_run(stir_run)
-            } else {
-                echoed.unwrap_or(stir_run)
-            };
             let bill = device_bill(run, stir_run);
             self.devices.pay(now, bill).map(|()| run)
         };

@@ -218,7 +218,7 @@ impl Pause {
                 (Parked::Pending, _) => Kick::Pending,
                 (Parked::Tick, _) => Kick::Timer,
                 (Parked::Kicked, _) => Kick::Device,
-                (Parked::Over, _) if echo.is_some_and(|at| at <= now) => Kick::Device,
+                (Parked::Over, _) if echo.is_some_and(|at| at <= now) => Kick::Echo,
                 (Parked::Over, Some((kick, _))) if until < end => kick,
                 _ => break (why, config.stir_run),
             };
