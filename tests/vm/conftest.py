@@ -26,7 +26,8 @@ JOURNAL = os.environ.get("SLEEPY_JOURNAL")
 def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
     elsewhere = [item for item in items
-                 if (mark := item.get_closest_marker("flavour")) and host.FLAVOUR not in mark.args]
+                 if (mark := item.get_closest_marker("flavour")) and host.FLAVOUR not in mark.args
+                 or host.KVM_STAYS and item.get_closest_marker("kvm_goes")]
     config.hook.pytest_deselected(items=elsewhere)
     done = journal.done(JOURNAL) if JOURNAL else {}
     items[:] = [item for item in items if item not in elsewhere and item.nodeid not in done]

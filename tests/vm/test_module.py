@@ -15,8 +15,6 @@ pytestmark = pytest.mark.core
 
 MS = abi.MS
 LOADS = 50 if not host.DEBUG else 12
-# Where KVM is built in, it cannot go.
-KVM_GOES = pytest.mark.flavour("base", "lock", "memory", "race", "previous")
 
 
 @pytest.fixture
@@ -120,7 +118,7 @@ def test_load_and_unload_alone(sleepy):
         assert os.path.exists(abi.DEVICE)
 
 
-@KVM_GOES
+@pytest.mark.kvm_goes
 def test_kvm_loaded_after_sleepy(sleepy, without_kvm, vmm):
     host.unload()
     host.unload_kvm()
@@ -133,7 +131,7 @@ def test_kvm_loaded_after_sleepy(sleepy, without_kvm, vmm):
         a_wake(device, vmm())
 
 
-@KVM_GOES
+@pytest.mark.kvm_goes
 def test_kvm_reloaded_under_sleepy(sleepy, without_kvm, vmm):
     """KVM's module can go although sleepy has worked with it, and what comes then is as good."""
     with abi.Device() as device:
@@ -145,7 +143,7 @@ def test_kvm_reloaded_under_sleepy(sleepy, without_kvm, vmm):
             host.load_kvm()
 
 
-@KVM_GOES
+@pytest.mark.kvm_goes
 def test_kvm_unloaded_while_a_dead_vm_is_known(sleepy, without_kvm, vmm):
     """A VM that died, which sleepy has not noticed yet, holds nothing of KVM's."""
     one = vmm()
@@ -157,7 +155,7 @@ def test_kvm_unloaded_while_a_dead_vm_is_known(sleepy, without_kvm, vmm):
         host.wait(lambda: not device.vms(), "the VM is gone", 3)
 
 
-@KVM_GOES
+@pytest.mark.kvm_goes
 def test_events_of_kvm_loaded_after_sleepy(device, without_kvm, scenes):
     """And loaded anew: whatever sleepy attaches to is found when it is wanted, and let go of when the VM is gone."""
     device.close()
@@ -183,7 +181,7 @@ def test_events_of_kvm_loaded_after_sleepy(device, without_kvm, scenes):
             host.wait(lambda: not device.vms(), "the VM is gone", 3)
 
 
-@KVM_GOES
+@pytest.mark.kvm_goes
 def test_kvm_stays_while_its_events_are_wanted(without_kvm, scenes):
     """For a moment after the VM has died: what is attached must not be left behind."""
     scene = scenes(code="actor", irqchip=True, wake_on=abi.wake_on("interrupt", "hint"))

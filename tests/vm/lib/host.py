@@ -17,6 +17,8 @@ KO = os.environ.get("SLEEPY_KO", "")
 BUILD = os.environ.get("KBUILD_OUTPUT", "")
 FLAVOUR = os.environ.get("SLEEPY_FLAVOUR", "base")
 DEBUG = FLAVOUR not in ("base", "previous")
+# All of KVM is built in.
+KVM_STAYS = FLAVOUR == "rt"
 # How much longer things take than on the base kernel; for bounds only, never for what must be exact.
 SLOW = 4 if DEBUG else 1
 EMULATED = os.environ.get("SLEEPY_ACCEL") == "tcg"
