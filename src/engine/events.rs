@@ -64,6 +64,16 @@ impl Engine {
         Self::settle(this);
     }
 
+    /// The same for any context: the threads lose their weight with the next interrupt, which is about to be.
+    fn doze_soon(this: &Timed<Self>, cause: usize) {
+        let change = this.machine.doze(now_anywhere());
+        this.stats.account(&change);
+        if change.fell_asleep() {
+            this.stats.sleeps[cause].add(1);
+            this.poke();
+        }
+    }
+
     /// A packet to the VM that no rule ignores; `asks` if it is one of a flow, and so has a say of its own. Whether that, or
     /// this, wakes the VM for it.
     pub(crate) fn packet(this: &Timed<Self>, asks: bool) -> bool {
@@ -130,7 +140,7 @@ impl Engine {
         }
     }
 
-    /// The guest gives a hint. In process context.
+    /// The guest gives a hint. For any context: its vCPU's thread has preemption off.
     pub(crate) fn hint(this: &Timed<Self>, hint: u64) {
         let config = this.config();
         let (cause, wake) = match u32::try_from(hint) {
@@ -138,12 +148,12 @@ impl Engine {
             Ok(uapi::HINT_WAKE) if config.wakes(uapi::WAKE_HINT) => (uapi::WAKE_HINT, true),
             _ => return,
         };
-        if !this.takes_hint(now()) {
+        if !this.takes_hint(now_anywhere()) {
             this.stats.hints_refused.add(1);
         } else if wake {
-            Self::wake(this, cause);
+            Self::wake_soon(this, cause);
         } else {
-            Self::doze(this, cause);
+            Self::doze_soon(this, cause);
         }
     }
 

@@ -391,7 +391,7 @@ impl Expire for Engine {
         let woken = this.poked.xchg(0, Full);
         Self::apply(this, (woken != 0).then_some(woken));
         if this.state().sleepy() {
-            // A timer of the guest has fired: the machine knows how long that may wait.
+            // A timer of the guest has fired, or the guest sleeps by a hint: the machine knows for how long that is so.
             this.set(now());
         } else {
             Self::start(this);

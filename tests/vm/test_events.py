@@ -241,10 +241,10 @@ def test_sleeps_when_the_guest_says_so(acting):
         assert scene.get().state == abi.AWAKE
         scene.guest.hypercall(abi.HINT_HYPERCALL, abi.HINT_SLEEP)
         scene.wait_sleeps("hint", count)
-        assert scene.is_sleepy()
+        scene.wait_sleepy()
         scene.guest.hypercall(abi.HINT_HYPERCALL, abi.HINT_WAKE)
         scene.wait_wakes("hint", count)
-        assert scene.nices() == [0]
+        host.wait(lambda: scene.nices() == [0], "it has its weight")
 
 
 @pytest.mark.parametrize("number, argument", [(abi.HINT_HYPERCALL + 1, 0), (abi.HINT_HYPERCALL, 2),
