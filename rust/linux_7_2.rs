@@ -105,7 +105,7 @@ pub(crate) fn this_module() -> *mut bindings::module {
 /// A file of a miscdevice is opened: a miscdevice of Rust has no owner here, so that the file holds no reference to the module by
 /// itself. `ENODEV` if that is on its way out. To be called in `open`, which keeps the device from being unregistered.
 pub(crate) fn opened() -> Result {
-    // SAFETY: This is the module's own `THIS_MODULE`; what it does goes on for now, see above.
+    // SAFETY: This is the module's own `THIS_MODULE`, which stays until `open` returns: the device is not unregistered before.
     if unsafe { bindings::try_module_get(this_module()) } {
         Ok(())
     } else {
