@@ -627,3 +627,16 @@ pub const IOC_VM_VCPUS: u32 = ioc::<VmArray>(READ | WRITE, 6);
 pub const IOC_VM_LINKS: u32 = ioc::<VmArray>(READ | WRITE, 7);
 /// A VM's rules.
 pub const IOC_VM_RULES: u32 = ioc::<VmArray>(READ | WRITE, 8);
+
+/// Every call; their numbers are without gaps, from 0.
+pub const CALLS: [u32; 9] = [
+    IOC_INFO,
+    IOC_VM_ADD,
+    IOC_VM_REMOVE,
+    IOC_VM_SET,
+    IOC_VM_GET,
+    IOC_VM_STATS,
+    IOC_VM_VCPUS,
+    IOC_VM_LINKS,
+    IOC_VM_RULES,
+];

@@ -82,6 +82,8 @@ fn structures(source: &Path, names: &Names) -> Result<String, Error> {
     };
     config.export.include = names.structs().cloned().collect();
     config.export.rename = names.all().clone();
+    // A list of names that are all there anyway.
+    config.export.exclude = vec!["CALLS".into()];
     let bindings = cbindgen::Builder::new()
         .with_config(config)
         .with_src(source)
