@@ -4,6 +4,7 @@
 //! `tests/vm/test_fuzz.py`, which makes the VMs. See `Documentation/fuzz.md`.
 
 mod calls;
+mod frame;
 mod make;
 mod packets;
 mod sys;
