@@ -79,7 +79,7 @@ impl Plan {
                 add("compile", "small", &["busypoll"], &[2], "local", "azure");
                 add("compile", "small", &["busypoll"], &[2], "remote", "burst");
                 add("compile", "large", &["busypoll"], &[2], "local", "burst");
-                add("compile", "small", &waits, &[1, 2, 5], "local", "burst");
+                add("compile", "small", &waits, &[1, 2], "local", "burst");
                 add(
                     "image",
                     "small",
@@ -89,7 +89,7 @@ impl Plan {
                     "burst",
                 );
                 add("image", "large", &["busypoll"], &[2], "remote", "burst");
-                add("image", "small", &waits, &[1, 2], "local", "burst");
+                add("image", "small", &waits, &[1], "local", "burst");
             }
         }
         // Fleets only grow.
