@@ -95,6 +95,10 @@ impl<'a> Fleet<'a> {
     pub fn grow(&mut self, chains: usize, mut progress: impl FnMut(usize, usize)) -> Result<()> {
         let wanted = chains * self.chain.stages.len();
         self.place(Layout::Flat)?;
+        // Those that spin would leave little for those that boot.
+        if !self.members.is_empty() {
+            self.apply("park")?;
+        }
         while self.members.len() < wanted {
             progress(self.members.len(), wanted);
             let mut batch = Vec::new();
