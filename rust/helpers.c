@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 #include <linux/bpf.h>
+#include <linux/etherdevice.h>
 #include <linux/file.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/if_arp.h>
+#include <linux/if_vlan.h>
 #include <linux/irq_work.h>
 #include <linux/kernfs.h>
 #include <linux/kthread.h>
@@ -498,6 +500,26 @@ void sleepy_skb_tcp(const struct sk_buff *skb, struct sleepy_tcp *said)
 			!(payload % skb_shinfo(skb)->gso_size) :
 			skb->dev && skb->len - ip >= READ_ONCE(skb->dev->mtu)))
 		said->flags |= SLEEPY_TCP_FULL;
+}
+
+/*
+ * Whether an Ethernet frame is for many, and does not ask one of them for its
+ * address, as ARP does and IPv6 neighbour solicitation (to 33:33:ff:...). The
+ * data begin with the link layer's header. What is in a VLAN may do so.
+ */
+bool sleepy_skb_tells_many(const struct sk_buff *skb)
+{
+	static const u8 solicits[] = { 0x33, 0x33, 0xff };
+	const struct ethhdr *eth;
+	struct ethhdr buffer;
+
+	if (!skb->dev || skb->dev->type != ARPHRD_ETHER)
+		return false;
+	eth = skb_header_pointer(skb, 0, sizeof(buffer), &buffer);
+	return eth && is_multicast_ether_addr(eth->h_dest) &&
+	       eth->h_proto != htons(ETH_P_ARP) &&
+	       !eth_type_vlan(eth->h_proto) &&
+	       memcmp(eth->h_dest, solicits, sizeof(solicits));
 }
 
 /* At ingress, the stack has pulled the link layer's header already. */

@@ -87,6 +87,7 @@ struct sleepy_tcp {
 	u32 end; /* sequence number behind it */
 };
 void sleepy_skb_tcp(const struct sk_buff *skb, struct sleepy_tcp *said);
+bool sleepy_skb_tells_many(const struct sk_buff *skb);
 void sleepy_skb_push_mac(struct sk_buff *skb);
 void sleepy_skb_pull_mac(struct sk_buff *skb);
 u32 sleepy_skb_flow_hash(const struct sk_buff *skb, const struct net *net);

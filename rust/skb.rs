@@ -62,6 +62,12 @@ impl Packet {
         }
     }
 
+    /// Whether it is for many, and asks none of them for its address.
+    pub(crate) fn tells_many(&self) -> bool {
+        // SAFETY: Valid by the type invariants.
+        unsafe { helpers::sleepy_skb_tells_many(self.skb.as_ptr()) }
+    }
+
     /// Hash of the packet's flow (addresses, protocol and ports), the same in both directions.
     pub(crate) fn flow_hash(&self) -> u32 {
         // SAFETY: Valid by the type invariants.

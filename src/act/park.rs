@@ -26,12 +26,35 @@ pub(crate) struct Parking {
     pending: Account,
     /// How often the price of those has doubled since the guest was awake, or a device had something for it.
     doubled: Atomic<u32>,
-    /// There is a packet for the guest.
-    knocked: Atomic<bool>,
+    /// There is a packet for the guest; as a number, a [`Knock`].
+    knocked: Atomic<u32>,
+    /// The guest runs for one that is brief.
+    brief: Atomic<bool>,
     /// When the guest runs for one again.
     echo: Echo,
-    /// There is a packet for which nobody waits.
+    /// The last packet to the guest was one for which nobody waits, and its device may not have told it yet.
     hushed: Atomic<bool>,
+}
+
+/// What a packet wants of the guest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Knock {
+    /// There is none.
+    No,
+    /// To do something by the way, as to tell its address: it has done so when it sends something.
+    Brief,
+    /// Whatever it makes of it.
+    Full,
+}
+
+impl Knock {
+    fn from_word(word: u32) -> Self {
+        match word {
+            0 => Self::No,
+            1 => Self::Brief,
+            _ => Self::Full,
+        }
+    }
 }
 
 /// For what KVM wakes a thread.
@@ -65,7 +88,8 @@ impl Parking {
                 ticks: Account::new(),
                 pending: Account::new(),
                 doubled: Atomic::new(0),
-                knocked: Atomic::new(false),
+                knocked: Atomic::new(Knock::No as u32),
+                brief: Atomic::new(false),
                 echo: Echo::new(),
                 hushed: Atomic::new(false),
             },
@@ -85,9 +109,9 @@ impl Parking {
     }
 
     pub(super) fn begin(&self) {
-        self.knocked.store(false, Relaxed);
-        self.hushed.store(false, Relaxed);
+        self.knocked.store(Knock::No as u32, Relaxed);
         self.doubled.store(0, Relaxed);
+        self.brief.store(false, Relaxed);
         self.echo.stop();
         self.stir(0);
         self.on.xchg(true, Full);
@@ -105,29 +129,48 @@ impl Parking {
     }
 
     /// There is a packet for the guest. Those that are parked are to be woken after this.
-    pub(crate) fn knock(&self) {
-        self.knocked.store(true, Release);
+    pub(crate) fn knock(&self, knock: Knock) {
+        let new = knock as u32;
+        let mut old = self.knocked.load(Relaxed);
+        while old < new {
+            match self.knocked.cmpxchg(old, new, Full) {
+                Ok(_) => break,
+                Err(seen) => old = seen,
+            }
+        }
     }
 
-    /// There is a packet for the guest, and nobody waits for what it makes of that: a device is about to tell it.
-    pub(crate) fn hush(&self) {
-        self.hushed.store(true, Relaxed);
+    /// There is a packet for the guest, parked or not, and whether nobody waits for what it makes of that: a device is about to tell
+    /// it.
+    pub(crate) fn hush(&self, hushed: bool) {
+        if self.hushed.load(Relaxed) != hushed {
+            self.hushed.store(hushed, Relaxed);
+        }
+    }
+
+    fn knocked(&self) -> Knock {
+        Knock::from_word(self.knocked.load(Acquire))
     }
 
     /// Whether there is one that somebody waits for.
     pub(crate) fn is_knocked(&self) -> bool {
-        self.knocked.load(Acquire)
+        self.knocked() != Knock::No
     }
 
-    /// Whether a knock would have the guest run, and none has come yet.
-    pub(crate) fn minds_knock(&self, now: u64, stir_run: u64) -> bool {
+    /// Whether a knock would have the guest run, and none like it has come yet.
+    pub(crate) fn minds_knock(&self, knock: Knock, now: u64, stir_run: u64) -> bool {
         let bill = device_bill(device_run(stir_run), stir_run);
-        self.devices.can_pay(now, bill) && !self.is_knocked()
+        self.devices.can_pay(now, bill) && self.knocked() < knock
     }
 
-    /// The guest has sent a packet: it sees those that have come.
-    pub(crate) fn heard(&self) {
+    /// The guest has sent a packet: it sees those that have come. Whether that is all that it was to do.
+    pub(crate) fn heard(&self) -> bool {
         self.echo.hear();
+        let done = self.brief.load(Relaxed) && self.brief.xchg(false, Relaxed);
+        if done {
+            self.echo.stop();
+        }
+        done
     }
 
     /// When the guest is to run for the same again, if it is.
@@ -145,13 +188,23 @@ impl Parking {
         park_max: u64,
         stir_run: u64,
     ) -> Result<u64, u64> {
-        let knocked = self.knocked.xchg(false, Full);
+        let knock = Knock::from_word(self.knocked.xchg(Knock::No as u32, Full));
         let hushed = self.hushed.xchg(false, Relaxed);
-        let waited = knocked || (kick == Kick::Device && !hushed);
-        let run = if waited {
+        let knocked = knock != Knock::No;
+        let told = kick == Kick::Device && !knocked && !hushed;
+        let run = if told || knock == Knock::Full {
             self.doubled.store(0, Relaxed);
+            self.brief.store(false, Relaxed);
             let run = device_run(stir_run);
-            self.echo.start(now, if knocked { run } else { stir_run });
+            self.echo.start(now, if told { stir_run } else { run });
+            run
+        } else if knocked {
+            let run = device_run(stir_run);
+            // If it runs again for something else, it does not stop when this is done.
+            if self.echo.run().is_none_or(|again| again < run) {
+                self.brief.store(true, Relaxed);
+                self.echo.start(now, run);
+            }
             run
         } else {
             self.echo.pass(now, park_max).unwrap_or(stir_run)
@@ -175,7 +228,9 @@ impl Parking {
     /// for it, which came as its time was over; that comes once, and a tick again and again: so each is dearer than the one before.
     fn pend(&self, now: u64, park_max: u64, stir_run: u64) -> Result<(), u64> {
         let doubled = self.doubled.load(Relaxed);
-        let price = price(stir_run).saturating_mul(1 << doubled).min(park_max);
+        let price = stir_run
+            .saturating_mul(PENDING_SHARE << doubled)
+            .min(park_max);
         self.pending.pay(now, Bill { price, credit: 0 })?;
         self.doubled.store((doubled + 1).min(MOST_DOUBLED), Relaxed);
         Ok(())
@@ -219,12 +274,15 @@ impl Echo {
         self.at.store(0, Relaxed);
     }
 
+    /// For how long it runs again, if it does.
+    fn run(&self) -> Option<u64> {
+        self.at().map(|_| self.run.load(Relaxed))
+    }
+
     /// It runs for something now, and so long again.
     fn start(&self, now: u64, run: u64) {
         // An interrupt may be about a packet, for which it runs longer.
-        let active = self.at.load(Relaxed) != 0;
-        let before = if active { self.run.load(Relaxed) } else { 0 };
-        self.run.store(run.max(before), Relaxed);
+        self.run.store(run.max(self.run().unwrap_or(0)), Relaxed);
         self.heard.store(false, Relaxed);
         self.gap.store(Self::GAP, Relaxed);
         self.at.store(now.saturating_add(Self::GAP), Relaxed);
@@ -236,7 +294,7 @@ impl Echo {
         }
     }
 
-    /// The first comes in any case.
+    /// The first of several comes in any case.
     fn at(&self) -> Option<u64> {
         let (at, first) = (self.at.load(Relaxed), self.gap.load(Relaxed) == Self::GAP);
         (at != 0 && (first || !self.heard.load(Relaxed))).then_some(at)
@@ -244,12 +302,9 @@ impl Echo {
 
     /// It runs now: for how long, if that is for the same once more; and so what comes next.
     fn pass(&self, now: u64, park_max: u64) -> Option<u64> {
-        let at = self.at.load(Relaxed);
-        if at == 0 || at > now {
-            return None;
-        }
+        let at = self.at().filter(|&at| at <= now)?;
         let gap = self.gap.load(Relaxed).saturating_mul(2);
-        let over = self.heard.xchg(false, Relaxed) || gap > park_max;
+        let over = self.heard.load(Relaxed) || gap > park_max;
         let next = if over { 0 } else { now.saturating_add(gap) };
         // Of several threads, one.
         if self.at.cmpxchg(at, next, Full).is_ok() {
@@ -277,8 +332,10 @@ fn device_bill(run: u64, stir_run: u64) -> Bill {
     }
 }
 
-/// So often the price of one doubles, at most: to half a second, if `stir_run` is 500 us.
-const MOST_DOUBLED: u32 = 6;
+/// For what waits before a park, it may run for one part in this many,
+const PENDING_SHARE: u64 = 64;
+/// and so often is that halved, at most: to once in half a second, if `stir_run` is 500 us.
+const MOST_DOUBLED: u32 = 4;
 /// How many wake-ups may come at once.
 const BURST: u64 = 8;
 

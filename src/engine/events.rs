@@ -4,6 +4,7 @@
 
 use super::{now, Config, Engine};
 use crate::{
+    act::park::Knock,
     policy::state::Event,
     rust::{clock::now_anywhere, timed::Timed},
     uapi,
@@ -94,22 +95,29 @@ impl Engine {
 
     /// A packet is about to come to a guest that is parked, perhaps while it took packets: then no interrupt tells it. In softirq or
     /// process context.
-    pub(crate) fn knock(&self) {
-        if self.parking.minds_knock(now(), self.config().stir_run) {
+    pub(crate) fn knock(&self, knock: Knock) {
+        if self
+            .parking
+            .minds_knock(knock, now(), self.config().stir_run)
+        {
             let act = self.act.lock();
-            self.parking.knock();
+            self.parking.knock(knock);
             act.unpark();
         }
     }
 
-    /// The same, if nobody waits for what the guest makes of the packet. For any context.
-    pub(crate) fn hush(&self) {
-        self.parking.hush();
+    /// A packet is about to come to the guest, and whether nobody waits for what it makes of that. For any context.
+    pub(crate) fn hush(&self, hushed: bool) {
+        self.parking.hush(hushed);
     }
 
-    /// The guest has sent a packet while it is parked, or just before. For any context.
-    pub(crate) fn heard(&self) {
-        self.parking.heard();
+    /// The guest has sent a packet while it is parked, or just before. In softirq or process context.
+    pub(crate) fn heard(this: &Timed<Self>) {
+        if this.parking.heard() {
+            let run = this.config().stir_run;
+            this.stir(run);
+            this.set(now().saturating_add(run));
+        }
     }
 
     /// The guest talks to a device, or a packet says what it means. For any context.

@@ -3,6 +3,7 @@
 //! Packets on a VM's links, and the rules that tell what they mean.
 
 use crate::{
+    act::park::Knock,
     engine::Engine,
     rust::{
         bpf::Filter,
@@ -180,18 +181,22 @@ impl PacketHook for LinkHook {
         let bit = if to_vm { uapi::TO_VM } else { uapi::FROM_VM };
         let class = self.rules.read(&rcu::read_lock()).classify(packet, bit);
         let ignored = class == Some(Class::Ignore);
-        if !to_vm && engine.parks() {
-            engine.heard();
+        if !to_vm {
+            // The device is about to tell it that this is sent.
+            engine.hush(true);
+            if engine.parks() {
+                Engine::heard(engine);
+            }
         }
         if to_vm && !matches!(class, Some(Class::Wake | Class::Sleep)) {
             let asks = matches!(class, Some(Class::Request | Class::Response));
             let told = !ignored && Engine::packet(engine, asks);
-            if !told && engine.parks() {
-                // Nobody waits for what the guest makes of an acknowledgement, or of an end.
-                if packet.segment().bare {
-                    engine.hush();
-                } else {
-                    engine.knock();
+            if !told {
+                // Nobody waits for what the guest makes of an acknowledgement, of an end, or of what is told to many.
+                let hushed = packet.segment().bare || (ignored && packet.tells_many());
+                engine.hush(hushed || ignored);
+                if !hushed && engine.parks() {
+                    engine.knock(if ignored { Knock::Brief } else { Knock::Full });
                 }
             }
         } else if !ignored {
