@@ -2,6 +2,11 @@
 
 //! Waiting in place of running.
 
+mod account;
+mod echo;
+
+use account::{Account, Bill};
+use echo::Echo;
 use kernel::{
     prelude::*,
     sync::{
@@ -242,78 +247,6 @@ impl Parking {
     }
 }
 
-/// When a guest runs once more for a packet. The hook sees that before the guest's device has it, and what carries it there
-/// may wait for a CPU, so that it comes when the guest has run and is parked in the midst of taking packets: no interrupt
-/// tells it then. Or it had no real CPU while it ran, if our host is a guest itself; for the same reason, it runs once more for an
-/// interrupt. So it runs again after a while; and again, after twice the time, as long as it has sent nothing since.
-struct Echo {
-    /// When it runs; 0 for not at all.
-    at: Atomic<u64>,
-    /// For how long.
-    run: Atomic<u64>,
-    /// How long after the last time that is.
-    gap: Atomic<u64>,
-    /// It has sent something since that.
-    heard: Atomic<bool>,
-}
-
-impl Echo {
-    /// The first gap, in nanoseconds.
-    const GAP: u64 = 100_000_000;
-
-    fn new() -> Self {
-        Self {
-            at: Atomic::new(0),
-            run: Atomic::new(0),
-            gap: Atomic::new(0),
-            heard: Atomic::new(false),
-        }
-    }
-
-    fn stop(&self) {
-        self.at.store(0, Relaxed);
-    }
-
-    /// For how long it runs again, if it does.
-    fn run(&self) -> Option<u64> {
-        self.at().map(|_| self.run.load(Relaxed))
-    }
-
-    /// It runs for something now, and so long again.
-    fn start(&self, now: u64, run: u64) {
-        // An interrupt may be about a packet, for which it runs longer.
-        self.run.store(run.max(self.run().unwrap_or(0)), Relaxed);
-        self.heard.store(false, Relaxed);
-        self.gap.store(Self::GAP, Relaxed);
-        self.at.store(now.saturating_add(Self::GAP), Relaxed);
-    }
-
-    fn hear(&self) {
-        if !self.heard.load(Relaxed) {
-            self.heard.store(true, Relaxed);
-        }
-    }
-
-    /// The first of several comes in any case.
-    fn at(&self) -> Option<u64> {
-        let (at, first) = (self.at.load(Relaxed), self.gap.load(Relaxed) == Self::GAP);
-        (at != 0 && (first || !self.heard.load(Relaxed))).then_some(at)
-    }
-
-    /// It runs now: for how long, if that is for the same once more; and so what comes next.
-    fn pass(&self, now: u64, park_max: u64) -> Option<u64> {
-        let at = self.at().filter(|&at| at <= now)?;
-        let gap = self.gap.load(Relaxed).saturating_mul(2);
-        let over = self.heard.load(Relaxed) || gap > park_max;
-        let next = if over { 0 } else { now.saturating_add(gap) };
-        // Of several threads, one.
-        if self.at.cmpxchg(at, next, Full).is_ok() {
-            self.gap.store(gap, Relaxed);
-        }
-        Some(self.run.load(Relaxed))
-    }
-}
-
 /// For how long the guest runs for what a device has for it.
 fn device_run(stir_run: u64) -> u64 {
     stir_run.max(DEVICE_RUN)
@@ -336,61 +269,6 @@ fn device_bill(run: u64, stir_run: u64) -> Bill {
 const PENDING_SHARE: u64 = 64;
 /// and so often is that halved, at most: to once in half a second, if `stir_run` is 500 us.
 const MOST_DOUBLED: u32 = 4;
-/// How many wake-ups may come at once.
-const BURST: u64 = 8;
-
-/// What a wake-up costs, in time.
-#[derive(Clone, Copy)]
-struct Bill {
-    price: u64,
-    /// How much may be owed before.
-    credit: u64,
-}
-
-impl Bill {
-    fn of(price: u64) -> Self {
-        Self {
-            price,
-            credit: price.saturating_mul(BURST),
-        }
-    }
-}
-
-/// What wake-ups are paid from, in time: the time until when they are paid for.
-struct Account(Atomic<u64>);
-
-impl Account {
-    fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    /// When this can be paid. What was owed on other terms may be more than there can be on these.
-    fn due(paid: u64, now: u64, bill: Bill) -> u64 {
-        let most = bill.credit.saturating_add(bill.price);
-        paid.min(now.saturating_add(most))
-            .saturating_sub(bill.credit)
-    }
-
-    fn can_pay(&self, now: u64, bill: Bill) -> bool {
-        now >= Self::due(self.0.load(Relaxed), now, bill)
-    }
-
-    /// Pays for a wake-up, or says when that can be done.
-    fn pay(&self, now: u64, bill: Bill) -> Result<(), u64> {
-        let mut paid = self.0.load(Acquire);
-        loop {
-            let due = Self::due(paid, now, bill);
-            if now < due {
-                return Err(due);
-            }
-            let next = paid.max(now).saturating_add(bill.price);
-            match self.0.cmpxchg(paid, next, Full) {
-                Ok(_) => return Ok(()),
-                Err(newer) => paid = newer,
-            }
-        }
-    }
-}
 
 /// One thread's place. Taken and left by the thread, looked at by those who wake it.
 pub(crate) struct Seat {
