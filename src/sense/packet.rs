@@ -193,10 +193,14 @@ impl PacketHook for LinkHook {
             let told = !ignored && Engine::packet(engine, asks);
             if !told {
                 // Nobody waits for what the guest makes of an acknowledgement, of an end, or of what is told to many.
-                let hushed = packet.segment().bare || (ignored && packet.tells_many());
-                engine.hush(hushed || ignored);
-                if !hushed && engine.parks() {
-                    engine.knock(if ignored { Knock::Brief } else { Knock::Full });
+                let hushed = ignored || packet.segment().bare;
+                engine.hush(hushed);
+                if engine.parks() {
+                    if !hushed {
+                        engine.knock(Knock::Full);
+                    } else if ignored && !packet.segment().bare && !packet.tells_many() {
+                        engine.knock(Knock::Brief);
+                    }
                 }
             }
         } else if !ignored {
