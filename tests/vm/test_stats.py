@@ -200,7 +200,7 @@ def test_trigger_time_of_a_running_vm_is_zero(scenes):
     finally:
         os.sched_setaffinity(0, {0, 1})
     stats = scene.stats()
-    assert stats.trigger[0] >= 5, "alone on its CPU, it was on it at times"
+    assert stats.trigger[0] >= 10, "alone on its CPU, it was on it most of the time"
 
 
 EFFECTS = [(abi.NICE, True), (abi.PARK, True), (abi.OBSERVE, False)]
