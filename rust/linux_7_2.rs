@@ -15,7 +15,7 @@ use kernel::{
 };
 
 extern "C" {
-    // In linux_7_2.c.
+    // In helpers/linux_7_2.c.
     fn sleepy_spin_lock_irqsave(lock: *mut bindings::spinlock_t) -> c_ulong;
     fn sleepy_spin_unlock_irqrestore(lock: *mut bindings::spinlock_t, flags: c_ulong);
     fn sleepy_spin_trylock_irqsave(lock: *mut bindings::spinlock_t, flags: *mut c_ulong) -> bool;

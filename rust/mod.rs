@@ -2,7 +2,7 @@
 
 //! Safe abstractions that the `kernel` crate lacks, written as if for it.
 //!
-//! All of the module's `unsafe` is here, and all of its C (`helpers.c`, `probes.c`). Nothing in here knows what the
+//! All of the module's `unsafe` is here, and all of its C (`helpers/`). Nothing in here knows what the
 //! module is for.
 
 pub(crate) mod bpf;

@@ -12,6 +12,8 @@ struct bpf_prog;
 struct callback_head;
 struct file;
 struct irq_work;
+struct kthread_work;
+struct kthread_worker;
 struct kvm;
 struct mm_struct;
 struct module;
@@ -103,8 +105,8 @@ u64 sleepy_net_inode(const struct net *net);
 void sleepy_put_net(struct net *net);
 struct net_device *sleepy_notifier_dev(void *info);
 
-static const unsigned long SLEEPY_NETDEV_UNREGISTER = 6; /* checked in helpers.c */
-static const unsigned int SLEEPY_PF_NETDEV = 5; /* checked in helpers.c */
+static const unsigned long SLEEPY_NETDEV_UNREGISTER = 6; /* checked in netdev.c */
+static const unsigned int SLEEPY_PF_NETDEV = 5; /* checked in netdev.c */
 
 static const unsigned int SLEEPY_TCP = 1 << 0; /* it is TCP */
 static const unsigned int SLEEPY_TCP_PUSHED = 1 << 1;
