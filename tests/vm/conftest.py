@@ -3,6 +3,7 @@
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lib import abi, guest, host, journal, kvm, layouts, net, scene, trace  # noqa: E402
+from lib import abi, cgroup, guest, host, journal, knobs, kvm, layouts, net, scene, trace  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
 ORDER = """
     abi caller add rules wake timing levers park worker layouts turns triggers vcpus events answers ebpf stats faults upheaval
-    malice fuzz stopped module allocation soak ctl manifest probe filters guests protocols profiles calls baselines floors after
+    malice fuzz stopped module allocation soak ctl manifest probe notes choice filters guests protocols profiles calls baselines
+    floors after
 """.split()
 SHARES, REPORT = pytest.StashKey(), pytest.StashKey()
 # A line when a test begins and one when it is over, so that a run whose test host is lost can go on in another.
@@ -235,3 +237,38 @@ def scenes(device, tracer, vmm):
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def nobody_else(guests, shared):
+    """Other VMs would be counted."""
+    guests.stop()
+    shared.stop()
+    host.wait(lambda: not list(Path("/sys/kernel/debug/kvm").glob("*-*")), "no VM is left")
+
+
+@pytest.fixture
+def vms(scenes):
+    """Makes so many VMs, which are in the root cgroup, and not added."""
+    def make(count=1, **how):
+        return [scenes(add=False, code="halt", **how) for _ in range(count)]
+
+    with knobs.setting(knobs.AUTOGROUP, 0):
+        yield make
+
+
+@pytest.fixture
+def groups():
+    """Makes cgroups with the CPU controller, and puts processes there. Names are paths below /vms."""
+    with ExitStack() as stack:
+        made = {"": stack.enter_context(cgroup.group("vms"))}
+
+        def make(name, *pids):
+            above, _, own = name.rpartition("/")
+            made[name] = group = stack.enter_context(cgroup.group(own, made[above].path))
+            for pid in pids:
+                group.take(pid)
+            return group
+
+        make.all = made[""]
+        yield make
