@@ -68,6 +68,25 @@ pub(crate) fn set_policy(task: &Task, policy: Policy) -> Result {
     to_result(unsafe { helpers::sleepy_task_set_policy(task.as_ptr(), policy.0) })
 }
 
+/// Has the thread queued anew, if it waits for a CPU.
+///
+/// Linux 7.3 has all fair threads of a CPU in one queue, each with the weight that its own and its groups' came to when it was queued
+/// or last ran: what a group has had since then counts for one that waits after this, and not before.
+///
+/// For process context, and nobody who knows of this thread may set its nice value at the same time: it has another for a moment.
+pub(crate) fn requeue(task: &Task) {
+    if cpu_waited_for(task).is_none() || !policy(task).is_fair() {
+        return;
+    }
+    let old = nice(task);
+    let other = if old < 19 { old + 1 } else { old - 1 };
+    set_nice(task, other);
+    // An administrator may be quicker.
+    if nice(task) == other {
+        set_nice(task, old);
+    }
+}
+
 /// Gives up the current thread's turn, as sched_yield(2) does. For a task_work.
 pub(crate) fn give_up_turn() {
     // SAFETY: The caller may sleep.

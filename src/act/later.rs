@@ -5,7 +5,10 @@
 use super::{group::Group, idle::Idle, is, Kind, Lever};
 use crate::{
     engine::now,
-    rust::worker::{Job, Queued, Worker},
+    rust::{
+        sched,
+        worker::{Job, Queued, Worker},
+    },
     stats::Histogram,
     turns::Turns,
     uapi,
@@ -35,6 +38,8 @@ struct Threads {
 struct Grouped {
     /// To this weight.
     sleepy: Option<u32>,
+    /// Nobody else of ours sets the threads' nice values.
+    alone: bool,
     group: Option<Group>,
 }
 
@@ -67,6 +72,7 @@ impl Later {
         };
         let group = Grouped {
             sleepy: None,
+            alone: false,
             group: None,
         };
         let later = pin_init!(Self {
@@ -129,6 +135,7 @@ impl Later {
             Kind::Group(weight) => Some(weight),
             _ => None,
         };
+        grouped.alone = !lever.boosts();
         self.move_group(&mut grouped);
     }
 
@@ -136,6 +143,17 @@ impl Later {
     pub(crate) fn close(&self) {
         self.closed.store(true, Release);
         self.follow();
+    }
+
+    /// What the group has now shall count for the threads that wait.
+    fn requeue(&self) {
+        let grouped = self.group.lock();
+        if grouped.sleepy.is_none() || !grouped.alone {
+            return;
+        }
+        for thread in &self.threads.lock().threads {
+            sched::requeue(&thread.task);
+        }
     }
 
     fn follow(&self) {
@@ -205,6 +223,7 @@ impl Job for Later {
         if woken == 0 {
             return;
         }
+        self.requeue();
         self.effect.record(now().saturating_sub(woken));
         for thread in &self.threads.lock().threads {
             self.turns.hurry(&thread.task);

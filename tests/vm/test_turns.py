@@ -6,10 +6,11 @@ Tiny VMs that spin, on one CPU.
 
 import os
 import time
+from contextlib import ExitStack
 
 import pytest
 
-from lib import abi, host
+from lib import abi, cgroup, host
 
 pytestmark = pytest.mark.core
 
@@ -67,6 +68,40 @@ def test_observe_neither_asks_nor_gives(pair, levers):
     asked, other = pair(levers)
     converse(asked)
     assert vcpu(other).yielded == 0
+
+
+@pytest.mark.parametrize("lever", [abi.NICE, abi.IDLE, abi.GROUP, abi.PARK], ids=["nice", "idle", "cgroup", "park"])
+def test_woken_beside_one_that_works(scenes, alone, lever):
+    """It has its CPU after a few turns of the one that works, not when that is done."""
+    waits = []
+    with ExitStack() as stack:
+        made = []
+        for number in range(4):
+            scene = scenes(add=False)
+            os.sched_setaffinity(scene.tids[0], {1})
+            how = {}
+            if lever == abi.GROUP:
+                group = stack.enter_context(cgroup.group(f"vm{number}"))
+                group.take(scene.vmm.pid)
+                how["group_fd"] = stack.enter_context(group.fd())
+            scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG, **how)
+            scene.attached()
+            scene.wait_sleepy()
+            made.append(scene)
+        works, asked, *_ = made
+        works.request()
+        for turn in range(10):
+            asked.wait_sleepy()
+            time.sleep(0.05)
+            before, began = vcpu(asked).oncpu, time.monotonic()
+            asked.request(turn)
+            host.wait(lambda: vcpu(asked).oncpu > before, "it runs", step=0.0005)
+            waits.append(time.monotonic() - began)
+            time.sleep(0.02)
+            asked.answer(turn)
+        for scene in made:
+            scene.vmm.stop()
+    assert sorted(waits)[-2] < 0.1, waits
 
 
 def test_nobody_gives_way_on_another_cpu(pair):
