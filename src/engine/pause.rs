@@ -39,6 +39,8 @@ pub(crate) struct Pause {
     /// it got its CPU.
     round: Atomic<u64>,
     left: Atomic<u64>,
+    /// Its guest has halted, since it last used up what it was allowed to run: it gives its CPU away itself.
+    halts: Atomic<bool>,
     /// When it was last allowed to run for `stir_run`, and its time on a CPU then.
     fed: Atomic<u64>,
     fed_oncpu: Atomic<u64>,
@@ -48,6 +50,9 @@ pub(crate) struct Pause {
     pub(crate) parked: Counter,
     counted: Atomic<bool>,
 }
+
+/// A guest that halts may take so many times `stir_run` to do so, once its VM sleeps.
+const TO_HALT: u64 = 4;
 
 impl Pause {
     /// For the thread of this vCPU.
@@ -62,6 +67,7 @@ impl Pause {
             parks: Atomic::new(false),
             round: Atomic::new(0),
             left: Atomic::new(0),
+            halts: Atomic::new(false),
             fed: Atomic::new(0),
             fed_oncpu: Atomic::new(0),
             injected: Atomic::new(0),
@@ -129,6 +135,7 @@ impl Pause {
             self.engine.set(now.saturating_add(left - used));
             return false;
         }
+        self.halts.store(false, Relaxed);
         self.parks.store(true, Relaxed);
         true
     }
@@ -142,9 +149,13 @@ impl Pause {
     }
 
     /// For how long it may run in a round of `run`. In the first, that is what it has had too little of: of
-    /// `stir_run`, in the last `park_max`, if its VM was awake for too short a time for it to get a CPU.
+    /// `stir_run`, in the last `park_max`, if its VM was awake for too short a time for it to get a CPU. And if its guest
+    /// is one that halts, it may do so.
     fn feed(&self, run: u64, now: u64) -> u64 {
         let (config, oncpu) = (self.engine.config(), self.oncpu(now));
+        if run == 0 && self.halts.load(Relaxed) {
+            return config.stir_run.saturating_mul(TO_HALT);
+        }
         let had = oncpu.saturating_sub(self.fed_oncpu.load(Relaxed));
         let lacks = config.stir_run.saturating_sub(had);
         let hungry = now.saturating_sub(self.fed.load(Relaxed)) >= config.park_max;
@@ -163,6 +174,11 @@ impl Pause {
     fn may_run(&self, time: u64, now: u64) {
         let left = time.saturating_add(self.used(now));
         self.left.store(left, Relaxed);
+    }
+
+    /// Its guest has halted.
+    pub(crate) fn halted(&self) {
+        self.halts.store(true, Relaxed);
     }
 
     /// KVM has woken it from a halt.

@@ -144,6 +144,7 @@ impl Observer for Vcpu {
             Leave::Blocked if kvm::current_is_halted(self.id) => {
                 self.halted.add(1);
                 self.idle.store(true, Relaxed);
+                self.pause.halted();
                 self.engine.halted(now);
             }
             Leave::Blocked if self.pause.blocks() => {}

@@ -215,6 +215,26 @@ def test_interrupts_in_a_row(scenes):
     assert scene.is_sleepy()
 
 
+def test_guest_that_halts_is_let_do_so(scenes):
+    """When its VM falls asleep, one that gives its CPU away by itself is not parked at once; one that does not, is."""
+    scene = scenes(code="actor", irqchip=True, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=60 * abi.SECOND,
+                   stir_run=20 * MS)
+    wait_parked(scene)
+    ran = {True: [], False: []}
+    for turn, halts in enumerate([True, False] * 3):
+        scene.request(turn)
+        if halts:
+            scene.guest.do(actor.HLT)
+            host.wait(lambda: not scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "it has halted")
+            scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
+        host.wait(lambda: scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "it runs")
+        vcpu, = scene.device.vcpus(scene.id)
+        scene.answer(turn)
+        host.wait(lambda: scene.device.vcpus(scene.id)[0].parked > vcpu.parked, "it is parked")
+        ran[halts].append(oncpu(scene) - vcpu.oncpu)
+    assert 75 * MS < min(ran[True]) and min(ran[False]) < 40 * MS, ran
+
+
 def test_all_vcpus_run_together(scenes):
     """After each park; and for as long."""
     scene = scenes(vcpus=4, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=100 * MS, stir_run=2 * MS)
