@@ -18,8 +18,10 @@ pub const PORT: u16 = 8080;
 /// No device but the network's, which is a PCI one for the sake of its message signalled interrupts: those of
 /// virtio-mmio cost the VMM four more exits for each request.
 const QEMU: &str = "-M microvm,accel=kvm,pcie=on,pic=off,pit=off,rtc=off -bios qboot.rom -cpu host \
-    -nodefaults -no-user-config -nographic -no-reboot -run-with exit-with-parent=on \
-    -device virtio-net-pci,netdev=net,disable-legacy=on,romfile=";
+    -nodefaults -no-user-config -nographic -no-reboot -run-with exit-with-parent=on";
+const DEVICE: &str = "virtio-net-pci,netdev=net,disable-legacy=on,romfile=";
+/// Of every guest: each has a link of its own.
+const MAC: &str = "52:54:00:12:34:56";
 const KERNEL: &str = "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable";
 
 /// A microVM that is not up by then is started once more: the emulator's virtualization may lose one.
@@ -43,6 +45,8 @@ pub struct Vm {
     address: String,
     command: Command,
     console: PathBuf,
+    /// What the VMM says.
+    log: PathBuf,
     vmm: Child,
 }
 
@@ -56,8 +60,12 @@ impl Vm {
         ip(&["tuntap", "add", "dev", &tap, "mode", "tap", "vnet_hdr"])?;
         ip(&["address", "add", &format!("{gateway}/24"), "dev", &tap])?;
         ip(&["link", "set", &tap, "up"])?;
+        // A guest that has little CPU, and does everything for the first time, may take the emulator too long to answer ARP.
+        let known = format!("neighbour replace {address} lladdr {MAC} dev {tap} nud permanent");
+        ip(&known.split(' ').collect::<Vec<_>>())?;
 
         let console = std::env::temp_dir().join(format!("{name}.console"));
+        let log = console.with_extension("log");
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(QEMU.split_whitespace())
@@ -68,6 +76,8 @@ impl Vm {
             .arg(format!(
                 "tap,id=net,ifname={tap},script=no,downscript=no,vhost=on"
             ))
+            .arg("-device")
+            .arg(format!("{DEVICE},mac={MAC}"))
             .arg("-kernel")
             .arg(&image.kernel)
             .arg("-initrd")
@@ -77,12 +87,13 @@ impl Vm {
                 "{KERNEL} ip4={address}/24 gw4={gateway} {parameters}"
             ))
             .stdin(Stdio::null());
-        let vmm = spawn(&mut command, &console)?;
+        let vmm = spawn(&mut command, &console, &log)?;
         Ok(Self {
             name,
             address,
             command,
             console,
+            log,
             vmm,
         })
     }
@@ -94,7 +105,7 @@ impl Vm {
                 return Ok(());
             }
             self.stop();
-            self.vmm = spawn(&mut self.command, &self.console)?;
+            self.vmm = spawn(&mut self.command, &self.console, &self.log)?;
         }
         if self.comes_up()? {
             return Ok(());
@@ -104,17 +115,21 @@ impl Vm {
         Err(format!("{} did not come up; its console:\n{said}", self.name).into())
     }
 
-    /// Fails if it has ended, which it does only by a fault: the emulator's virtualization may lose one.
+    /// Fails if it has ended, or its VMM waits with a guest that KVM does not enter any more. Both happen only by a fault: the
+    /// emulator's virtualization may lose one.
     pub fn check(&mut self) -> Result<()> {
-        match self.vmm.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(format!("{} has ended: {status}", self.name).into()),
+        let said = fs::read_to_string(&self.log)?;
+        let lost = said.lines().find(|line| line.starts_with("KVM"));
+        match (self.vmm.try_wait()?, lost) {
+            (None, None) => Ok(()),
+            (None, Some(why)) => Err(format!("{} has lost its guest: {why}", self.name).into()),
+            (Some(status), _) => Err(format!("{} has ended: {status}: {said}", self.name).into()),
         }
     }
 
     fn comes_up(&mut self) -> Result<bool> {
         let deadline = Instant::now() + BOOT_TIME;
-        while Instant::now() < deadline && self.vmm.try_wait()?.is_none() {
+        while Instant::now() < deadline && self.check().is_ok() {
             let said = fs::read(&self.console)?;
             if said
                 .split(|byte| *byte == b'\n')
@@ -178,9 +193,10 @@ impl Drop for Vm {
     }
 }
 
-fn spawn(command: &mut Command, console: &Path) -> Result<Child> {
+fn spawn(command: &mut Command, console: &Path, log: &Path) -> Result<Child> {
     File::create(console)?;
     Ok(command
+        .stderr(File::create(log)?)
         .spawn()
         .map_err(|error| format!("qemu-system-x86_64: {error}"))?)
 }
