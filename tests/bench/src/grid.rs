@@ -2,6 +2,7 @@
 
 //! Every system in every cell, in turn.
 
+use std::mem;
 use std::time::Duration;
 
 use sleepy_bench::record::{Cell, Measured, Reaction, Record, Trial};
@@ -20,8 +21,13 @@ use crate::store::Store;
 use crate::system::{Programs, Running, is_slow_to_start};
 use crate::trial::{self, Load};
 
-/// With this lever the guests do for the first time what they shall do.
+/// With this lever the guests do for the first time what they shall do,
 const WARM_UP: &str = "sleepy-park";
+/// as often as that, at most, or until it takes no less than this part of what it took before.
+const WARM_UPS: usize = 5;
+const WARM: f64 = 0.95;
+/// So many chains are called twice at most.
+const MANY: u32 = 20;
 /// In cells with an open loop, this part of the CPU's time is asked for.
 const UTILIZATION: f64 = 0.5;
 
@@ -82,11 +88,11 @@ impl Grid<'_> {
 
     /// What is to be measured in a cell.
     fn turns(&self, cell: &Cell) -> impl Iterator<Item = (&str, u32)> {
-        // Open loops are long, and of many requests.
-        let repetitions = if cell.arrival == "burst" {
-            self.plan.repetitions
-        } else {
-            1
+        // Open loops are long, and of many requests; and many chains are of many requests at once.
+        let repetitions = match cell.arrival.as_str() {
+            "burst" if cell.chains < MANY => self.plan.repetitions,
+            "burst" => self.plan.repetitions.min(2),
+            _ => 1,
         };
         let turn = move |repetition| {
             self.systems.iter().flat_map(move |system| {
@@ -118,10 +124,12 @@ impl Grid<'_> {
             .map(|(number, urls)| Client::new(&chain, (number, cell.chains), urls, "input"))
             .collect();
         output.progress(&format!("{cell}: first requests"));
-        let running = Running::start(WARM_UP, fleet, self.programs, &[])?;
-        let first = trial::run(fleet, &clients, self.store, &Load::Burst, true)?;
-        running.stop(fleet)?;
-        let work = work(&first.measured, chain.stages.len());
+        let warm = match self.warm_up(fleet, &clients) {
+            Ok(warm) => warm,
+            // Where a microVM was lost, that is why.
+            Err(error) => return Err(fleet.check().err().unwrap_or(error)),
+        };
+        let work = work(&warm, chain.stages.len());
 
         let mut before: Option<(&str, Running)> = None;
         for (system, repetition) in self.turns(cell) {
@@ -185,6 +193,21 @@ impl Grid<'_> {
             running.stop(fleet)?;
         }
         Ok(())
+    }
+
+    /// Requests, until another takes no less of the CPU; what the last ones took.
+    fn warm_up(&self, fleet: &mut Fleet, clients: &[Client]) -> Result<Measured> {
+        let running = Running::start(WARM_UP, fleet, self.programs, &[])?;
+        let request = || trial::run(fleet, clients, self.store, &Load::Burst, true);
+        let mut measured = request()?.measured;
+        for _ in 1..WARM_UPS {
+            let before = mem::replace(&mut measured, request()?.measured);
+            if measured.useful_ns as f64 > before.useful_ns as f64 * WARM {
+                break;
+            }
+        }
+        running.stop(fleet)?;
+        Ok(measured)
     }
 
     fn load(&self, cell: &Cell, work: &[u64], repetition: u32) -> Result<Load> {

@@ -21,7 +21,6 @@ mod trial;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use sleepy_bench::record::{Host, Record};
@@ -135,13 +134,7 @@ fn run(arguments: &Arguments, plan: &Plan) -> Result<()> {
         store: &store,
     };
     grid.run(&mut output)?;
-    alone::run(
-        &ctl,
-        &image,
-        &arguments.ko,
-        (plan.repetitions, Duration::from_secs(plan.alone)),
-        &mut output,
-    )
+    alone::run(&ctl, &image, &arguments.ko, &store, plan.alone, &mut output)
 }
 
 fn host() -> Result<Host> {

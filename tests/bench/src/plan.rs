@@ -2,6 +2,8 @@
 
 //! Which cells there are.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use sleepy_bench::record::Cell;
 use sleepy_host::Result;
@@ -27,8 +29,8 @@ pub struct Plan {
     pub repetitions: u32,
     /// Requests of each chain in cells with an open loop.
     pub arrivals: usize,
-    /// Seconds in each turn of the guest that is alone on its CPU.
-    pub alone: u64,
+    /// Turns of the guest that is alone on its CPU, with each system; and how long each is.
+    pub alone: (u32, Duration),
 }
 
 impl Plan {
@@ -112,9 +114,9 @@ impl Plan {
             repetitions: if size == Size::Small { 1 } else { 3 },
             arrivals: if size == Size::Full { 20 } else { 8 },
             alone: match size {
-                Size::Small => 1,
-                Size::Quick => 3,
-                Size::Full => 10,
+                Size::Small => (1, Duration::from_secs(1)),
+                Size::Quick => (3, Duration::from_secs(2)),
+                Size::Full => (12, Duration::from_secs(2)),
             },
         }
     }

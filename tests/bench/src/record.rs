@@ -112,6 +112,8 @@ pub struct Reaction {
 /// One well-behaved guest alone on a CPU.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Alone {
+    /// What it is asked for: `answer`, and nothing else; `function`: a stage of a chain.
+    pub request: String,
     /// `none` (the module is not loaded) or a system.
     pub system: String,
     /// Counts from 0.

@@ -30,7 +30,8 @@ const COLUMNS: [(&str, &str); 6] = [
     ),
     (
         "idle",
-        "share of the CPU time that the microVMs used while none of their requests was in flight",
+        "share of the CPU time that the microVMs used while none of their requests was in flight; the switches \
+         between them are no microVM's time",
     ),
 ];
 

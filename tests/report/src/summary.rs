@@ -13,6 +13,8 @@ use crate::stats::{self, Figure, Quantiles};
 
 /// The arrival of which there is a limit: all chains are asked at once.
 pub const BURST: &str = "burst";
+/// The request of [`Alone`] that is one for work.
+pub const FUNCTION: &str = "function";
 /// The "system" of [`Alone`] without the module.
 pub const NO_MODULE: &str = "none";
 
@@ -37,8 +39,10 @@ pub struct Row {
     pub inter_ns: Quantiles,
     pub exec_ns: Quantiles,
     pub stage_ns: Quantiles,
-    /// Of the CPU time; `None` if there was none.
+    /// Of the microVMs' CPU time; `None` if there was none.
     pub idle_share: Option<f64>,
+    /// Of the CPU's busy time: what it takes the host to switch from one microVM to another.
+    pub switch_share: Option<f64>,
     /// The cell's, see [`Summary`]'s `limits`.
     pub limit_exec_ns: Option<u64>,
     /// Median over repetitions.
@@ -51,7 +55,7 @@ pub struct Row {
     pub error: Option<String>,
     /// All execution times.
     pub samples: Vec<u64>,
-    /// The shares of the CPU time: useful, idle awake, idle sleepy.
+    /// The shares of the microVMs' CPU time: useful, idle awake, idle sleepy.
     #[serde(skip)]
     pub shares: Option<[f64; 3]>,
 }
@@ -73,6 +77,7 @@ pub struct ReactionRow {
 /// One well-behaved guest alone, all repetitions together.
 #[derive(Serialize)]
 pub struct AloneRow {
+    pub request: String,
     pub system: String,
     pub repetitions: usize,
     /// Median over repetitions.
@@ -171,6 +176,7 @@ impl Row {
             exec_ns: quantiles(|m| &m.exec_ns),
             stage_ns: quantiles(|m| &m.stage_ns),
             idle_share: shares.map(|[_, awake, sleepy]| awake + sleepy),
+            switch_share: switch_share(&measured),
             limit_exec_ns: None,
             useful_ns: stats::median(&useful),
             checks: Checks {
@@ -191,13 +197,35 @@ impl Row {
     }
 }
 
-fn shares(measured: &[&Measured]) -> Option<[f64; 3]> {
+/// How long the CPU was busy: useful, idle awake, idle sleepy.
+fn busy(measured: &[&Measured]) -> Option<[f64; 3]> {
     let sum = |ns: fn(&Measured) -> u64| measured.iter().map(|m| ns(m)).sum::<u64>() as f64;
     let times = [
         sum(|m| m.useful_ns),
         sum(|m| m.awake_ns),
         sum(|m| m.sleepy_ns),
     ];
+    (times.iter().sum::<f64>() > 0.0).then_some(times)
+}
+
+/// A switch begins with one thread's notifier and ends with another's: it is in the threads' schedstat, and in no microVM's time.
+fn switch_share(measured: &[&Measured]) -> Option<f64> {
+    let all: f64 = busy(measured)?.iter().sum();
+    let switches = measured.iter().filter_map(|m| {
+        let busy = (m.useful_ns + m.awake_ns + m.sleepy_ns) as f64;
+        Some(busy * (1.0 - 1.0 / m.checks.schedstat?))
+    });
+    // Two clocks are read one after the other, so that one turn's may be less than nothing.
+    Some((switches.sum::<f64>() / all).max(0.0))
+}
+
+/// Without the switches, which come with the useful time and with the idle one, and would count as idle.
+fn shares(measured: &[&Measured]) -> Option<[f64; 3]> {
+    let [useful, awake, sleepy] = busy(measured)?;
+    let idle = awake + sleepy;
+    let switches = switch_share(measured)? * (useful + idle);
+    let part = (idle - switches).max(0.0) / idle.max(1.0);
+    let times = [useful, awake * part, sleepy * part];
     let all: f64 = times.iter().sum();
     (all > 0.0).then(|| times.map(|time| time / all))
 }
@@ -272,15 +300,18 @@ fn reactions(all: Vec<Reaction>) -> Vec<ReactionRow> {
 }
 
 fn alone(all: Vec<Alone>) -> Vec<AloneRow> {
-    let groups = grouped(all, |alone| rank(&alone.system));
-    let none: &[Alone] = groups
-        .iter()
-        .find(|group| group[0].system == NO_MODULE)
-        .map_or(&[], Vec::as_slice);
+    let groups = grouped(all, |alone| (alone.request.clone(), rank(&alone.system)));
+    let none = |request: &str| {
+        groups
+            .iter()
+            .find(|group| group[0].system == NO_MODULE && group[0].request == request)
+            .map_or(&[][..], Vec::as_slice)
+    };
     let p99 = |alone: &Alone| Quantiles::of(&[&alone.latency_ns]).p99.unwrap_or(0) as f64;
     groups
         .iter()
         .map(|group| {
+            let none = none(&group[0].request);
             let ratio = |value: &dyn Fn(&Alone) -> f64| {
                 // The machine's pace drifts: what is divided is what was measured at about the same time.
                 let pairs = group.iter().filter_map(|with| {
@@ -296,6 +327,7 @@ fn alone(all: Vec<Alone>) -> Vec<AloneRow> {
                 .map(|alone| alone.latency_ns.as_slice())
                 .collect();
             AloneRow {
+                request: group[0].request.clone(),
                 system: group[0].system.clone(),
                 repetitions: group.len(),
                 per_second: stats::median_f64(&per_second),

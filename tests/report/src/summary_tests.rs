@@ -66,6 +66,7 @@ pub fn summary(trials: Vec<Trial>) -> Summary {
 /// A well-behaved guest.
 pub fn guest(system: &str, repetition: u32, per_second: f64, latency: u64) -> Alone {
     Alone {
+        request: FUNCTION.into(),
         system: system.into(),
         repetition,
         per_second,
@@ -104,6 +105,17 @@ fn repetitions_are_joined() {
     assert_eq!(row.error.as_deref(), Some("1 of 3 repetitions: no memory"));
     assert_eq!(row.checks.client, Some(1.25));
     assert_eq!((summary.checks.len(), summary.checks[0].count), (1, 1));
+}
+
+#[test]
+fn switches_are_not_idle_time() {
+    let mut one = trial("eevdf", 1, 0, &[100]);
+    one.outcome.as_mut().unwrap().checks.schedstat = Some(1.25);
+    let summary = summary(vec![one]);
+    // 400 in all, 200 of them useful.
+    let row = &summary.rows[0];
+    assert!((row.switch_share.unwrap() - 80.0 / 400.0).abs() < 1e-9);
+    assert!((row.idle_share.unwrap() - 120.0 / 320.0).abs() < 1e-9);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::costs;
 use crate::goals::Goal;
 use crate::introduction;
 use crate::stats::Figure;
-use crate::summary::{AloneRow, Check, ReactionRow, Row, Summary, one_chain};
+use crate::summary::{AloneRow, Check, FUNCTION, ReactionRow, Row, Summary, one_chain};
 use crate::table::{Table, heading, paragraph};
 
 /// All of it.
@@ -141,6 +141,22 @@ fn alone(out: &mut String, rows: &[AloneRow]) {
         return;
     }
     heading(out, "One guest that halts when it waits, alone on its CPU");
+    for rows in rows.chunk_by(|one, other| one.request == other.request) {
+        alone_by(out, rows);
+    }
+    let text = "over that without the module (none) in the same repetition: the median of the \
+                repetitions, and half of their range";
+    paragraph(out, "(*) ", text);
+}
+
+/// Of one kind of request.
+fn alone_by(out: &mut String, rows: &[AloneRow]) {
+    let what = if rows[0].request == FUNCTION {
+        "Each request is one for a function's work:"
+    } else {
+        "Each request is one for an answer, and no work:"
+    };
+    paragraph(out, "", what);
     let mut table = Table::new(
         &[10, 9, 9, 7, 9, 9, 7],
         &[
@@ -162,9 +178,6 @@ fn alone(out: &mut String, rows: &[AloneRow]) {
         table.figures(&row.system, figures);
     }
     table.print(out);
-    let text = "over that without the module (none) in the same repetition: the median of the \
-                repetitions, and half of their range";
-    paragraph(out, "(*) ", text);
 }
 
 fn checks(out: &mut String, checks: &[Check]) {
