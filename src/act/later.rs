@@ -116,6 +116,11 @@ impl Later {
         }
     }
 
+    /// Leaves the threads' nice values alone from now on, until there is another lever.
+    pub(crate) fn release(&self) {
+        self.group.lock().alone = false;
+    }
+
     /// Replaces the lever and the group, through the baseline.
     pub(crate) fn set_lever(&self, lever: Lever, group: Option<Group>) {
         let mut grouped = self.group.lock();

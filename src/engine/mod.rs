@@ -307,6 +307,7 @@ impl Engine {
             this.stats.wakes[uapi::WAKE_ADMIN].add(1);
         }
         Self::follow(this, &change, now);
+        this.later.release();
         this.act(|act| act.set_lever(lever));
         this.later.set_lever(lever, group);
         Self::apply(this, None);
