@@ -224,8 +224,9 @@ def test_guest_that_halts_is_let_do_so(scenes):
     for turn, halts in enumerate([True, False] * 3):
         scene.request(turn)
         if halts:
+            halted = scene.device.vcpus(scene.id)[0].halted
             scene.guest.do(actor.HLT)
-            host.wait(lambda: not scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "it has halted")
+            host.wait(lambda: scene.device.vcpus(scene.id)[0].halted > halted, "it has halted")
             scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
         host.wait(lambda: scene.device.vcpus(scene.id)[0].flags & abi.ON_CPU, "it runs")
         vcpu, = scene.device.vcpus(scene.id)

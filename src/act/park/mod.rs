@@ -37,8 +37,8 @@ pub(crate) struct Parking {
     brief: Atomic<bool>,
     /// When the guest runs for one again.
     echo: Echo,
-    /// The last packet to the guest was one for which nobody waits, and its device may not have told it yet.
-    hushed: Atomic<bool>,
+    /// So many times may a device tell the guest of packets for which nobody waits.
+    hushed: Atomic<u32>,
 }
 
 /// What a packet wants of the guest.
@@ -75,6 +75,8 @@ pub(crate) enum Kick {
     Echo,
 }
 
+/// A device tells of several packets at once, or of each.
+const MOST_HUSHED: u32 = 4;
 /// For so long at least, in nanoseconds, the guest runs for what a device has for it, unless nobody waits for that.
 const DEVICE_RUN: u64 = 10_000_000;
 /// For devices, and after halts, it may run for one part in this many.
@@ -96,7 +98,7 @@ impl Parking {
                 knocked: Atomic::new(Knock::No as u32),
                 brief: Atomic::new(false),
                 echo: Echo::new(),
-                hushed: Atomic::new(false),
+                hushed: Atomic::new(0),
             },
             GFP_KERNEL,
         )?)
@@ -148,9 +150,25 @@ impl Parking {
     /// There is a packet for the guest, parked or not, and whether nobody waits for what it makes of that: a device is about to tell
     /// it.
     pub(crate) fn hush(&self, hushed: bool) {
-        if self.hushed.load(Relaxed) != hushed {
-            self.hushed.store(hushed, Relaxed);
+        let old = self.hushed.load(Relaxed);
+        let new = if hushed {
+            (old + 1).min(MOST_HUSHED)
+        } else {
+            0
+        };
+        if new != old {
+            self.hushed.store(new, Relaxed);
         }
+    }
+
+    /// A device tells the guest something: whether that is of such packets.
+    fn is_hushed(&self) -> bool {
+        let left = self.hushed.load(Relaxed);
+        if left != 0 {
+            // A packet that comes meanwhile has its own say.
+            let _ = self.hushed.cmpxchg(left, left - 1, Relaxed);
+        }
+        left != 0
     }
 
     fn knocked(&self) -> Knock {
@@ -194,9 +212,8 @@ impl Parking {
         stir_run: u64,
     ) -> Result<u64, u64> {
         let knock = Knock::from_word(self.knocked.xchg(Knock::No as u32, Full));
-        let hushed = self.hushed.xchg(false, Relaxed);
         let knocked = knock != Knock::No;
-        let told = kick == Kick::Device && !knocked && !hushed;
+        let told = kick == Kick::Device && !knocked && !self.is_hushed();
         let run = if told || knock == Knock::Full {
             self.doubled.store(0, Relaxed);
             self.brief.store(false, Relaxed);
