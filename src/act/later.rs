@@ -38,8 +38,8 @@ struct Threads {
 struct Grouped {
     /// To this weight.
     sleepy: Option<u32>,
-    /// Nobody else of ours sets the threads' nice values.
-    alone: bool,
+    /// The threads are queued anew when it has its weight back: nobody else of ours sets their nice values.
+    requeues: bool,
     group: Option<Group>,
 }
 
@@ -72,7 +72,7 @@ impl Later {
         };
         let group = Grouped {
             sleepy: None,
-            alone: false,
+            requeues: false,
             group: None,
         };
         let later = pin_init!(Self {
@@ -118,7 +118,7 @@ impl Later {
 
     /// Leaves the threads' nice values alone from now on, until there is another lever.
     pub(crate) fn release(&self) {
-        self.group.lock().alone = false;
+        self.group.lock().requeues = false;
     }
 
     /// Replaces the lever and the group, through the baseline.
@@ -140,7 +140,7 @@ impl Later {
             Kind::Group(weight) => Some(weight),
             _ => None,
         };
-        grouped.alone = !lever.boosts();
+        grouped.requeues = grouped.sleepy.is_some() && !lever.boosts();
         self.move_group(&mut grouped);
     }
 
@@ -153,11 +153,10 @@ impl Later {
     /// What the group has now shall count for the threads that wait.
     fn requeue(&self) {
         let grouped = self.group.lock();
-        if grouped.sleepy.is_none() || !grouped.alone {
-            return;
-        }
-        for thread in &self.threads.lock().threads {
-            sched::requeue(&thread.task);
+        if grouped.requeues {
+            for thread in &self.threads.lock().threads {
+                sched::requeue(&thread.task);
+            }
         }
     }
 

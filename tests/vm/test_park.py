@@ -233,7 +233,7 @@ def test_guest_that_halts_is_let_do_so(scenes):
         scene.answer(turn)
         host.wait(lambda: scene.device.vcpus(scene.id)[0].parked > vcpu.parked, "it is parked")
         ran[halts].append(oncpu(scene) - vcpu.oncpu)
-    assert 75 * MS < min(ran[True]) and min(ran[False]) < 40 * MS, ran
+    assert 75 * MS < min(ran[True]) and sorted(ran[False])[1] < 40 * MS, ran
 
 
 def test_all_vcpus_run_together(scenes):

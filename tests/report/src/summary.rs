@@ -167,7 +167,8 @@ impl Row {
             stats::median_f64(&each)
         };
         let useful: Vec<u64> = measured.iter().map(|m| m.useful_ns).collect();
-        let shares = shares(&measured);
+        let switches = switch_share(&measured);
+        let shares = switches.and_then(|switches| shares(&measured, switches));
         Self {
             system: trials[0].system.clone(),
             cell: trials[0].cell.clone(),
@@ -176,7 +177,7 @@ impl Row {
             exec_ns: quantiles(|m| &m.exec_ns),
             stage_ns: quantiles(|m| &m.stage_ns),
             idle_share: shares.map(|[_, awake, sleepy]| awake + sleepy),
-            switch_share: switch_share(&measured),
+            switch_share: switches,
             limit_exec_ns: None,
             useful_ns: stats::median(&useful),
             checks: Checks {
@@ -220,10 +221,10 @@ fn switch_share(measured: &[&Measured]) -> Option<f64> {
 }
 
 /// Without the switches, which come with the useful time and with the idle one, and would count as idle.
-fn shares(measured: &[&Measured]) -> Option<[f64; 3]> {
+fn shares(measured: &[&Measured], switch_share: f64) -> Option<[f64; 3]> {
     let [useful, awake, sleepy] = busy(measured)?;
     let idle = awake + sleepy;
-    let switches = switch_share(measured)? * (useful + idle);
+    let switches = switch_share * (useful + idle);
     let part = (idle - switches).max(0.0) / idle.max(1.0);
     let times = [useful, awake * part, sleepy * part];
     let all: f64 = times.iter().sum();
