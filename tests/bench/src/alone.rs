@@ -14,6 +14,7 @@ use crate::chain::{Chain, Client};
 use crate::fleet::Fleet;
 use crate::output::Output;
 use crate::store::Store;
+use crate::system;
 
 /// `none` is without the module.
 const SYSTEMS: [&str; 4] = ["none", "eevdf", "sleepy-nice", "sleepy-park"];
@@ -50,7 +51,7 @@ pub fn run(
                 fleet.forget()?;
                 call("rmmod", &["sleepy"])?;
             } else {
-                fleet.apply(system.strip_prefix("sleepy-").unwrap_or("observe"))?;
+                fleet.apply(system::lever(system))?;
             }
             for request in REQUESTS {
                 let ask = || match request {

@@ -12,7 +12,7 @@ use crate::store::Store;
 
 /// A request not answered in this time has failed; so much more for each chain that shares the CPU.
 const PATIENCE: Duration = Duration::from_secs(30);
-const MORE_PATIENCE: Duration = Duration::from_secs(15);
+const MORE_PATIENCE: Duration = Duration::from_secs(6);
 
 /// What is called one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,6 +35,11 @@ pub fn is_slow_to_start(system: &str) -> bool {
     system.starts_with("scx_")
 }
 
+/// The lever that sleepy has while this one is in charge.
+pub fn lever(system: &str) -> &str {
+    system.strip_prefix("sleepy-").unwrap_or("observe")
+}
+
 impl Running {
     /// Puts a system in charge of a fleet; `work` is that of each stage.
     pub fn start(
@@ -43,7 +48,7 @@ impl Running {
         programs: &Programs,
         work: &[u64],
     ) -> Result<Self> {
-        let lever = system.strip_prefix("sleepy-").unwrap_or("observe");
+        let lever = lever(system);
         let layout = match system {
             "eevdf-tuned" | "sleepy-cgroup" | "sleepy-auto" => Layout::PerVm,
             _ => Layout::Flat,

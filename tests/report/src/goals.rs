@@ -161,6 +161,13 @@ fn crowd(rows: &[Row]) -> [Goal; 2] {
             .map(|row| (value(row), place(row)))
             .collect()
     };
+    let over_own = find(|row| row.over_own);
+    let mut over_limit = find(Row::over_limit);
+    for ((_, place), (own, _)) in over_limit.iter_mut().zip(over_own) {
+        if let Some(own) = own {
+            *place += &format!("; {} what its own turn allows", TIMES.show(own));
+        }
+    }
     [
         Goal::new(
             format!("idle share of {LEVER} at the largest number of chains, all asked at once"),
@@ -172,7 +179,7 @@ fn crowd(rows: &[Row]) -> [Goal; 2] {
             format!("execution time (p50) of {LEVER} over the limit, in the same place"),
             Bound::AtMost(OVER_LIMIT),
             TIMES,
-            &find(Row::over_limit),
+            &over_limit,
         ),
     ]
 }

@@ -8,17 +8,22 @@ use crate::summary::Summary;
 use crate::table::paragraph;
 
 /// What the columns of the cells' tables are.
-const COLUMNS: [(&str, &str); 6] = [
+const COLUMNS: [(&str, &str); 7] = [
     (
         "execution",
         "from the time at which a chain's first request was to be sent until its last response, by \
-         the client's clock: p50, p99, and p50 over the limit",
+         the client's clock: p50, p99, and p50 over the limit and its own",
     ),
     ("+-", "half of the range of the repetitions' p50"),
     (
         "limit",
         "of chains that are asked all at once: the CPU time in which requests were in flight, of the \
          system that needed least, divided by the CPUs; and never less than one chain alone takes",
+    ),
+    (
+        "own",
+        "the same of the turn itself, and not of the system that needed least: the machine's pace may drift between \
+         one's turn and another's",
     ),
     (
         "trigger",

@@ -98,6 +98,7 @@ mod tests {
                 "trigger_ns": none, "inter_ns": none, "stage_ns": none,
                 "exec_ns": { "p50": 100, "p95": 300, "p99": 300, "max": 300, "spread": null },
                 "idle_share": 0.5, "switch_share": 0.0, "limit_exec_ns": 400, "useful_ns": 800,
+                "over_own": 0.25,
                 "checks": { "client": null, "schedstat": null, "steal": null },
                 "repetitions": 1, "error": null, "samples": [100, 300],
             })

@@ -47,6 +47,9 @@ pub struct Row {
     pub limit_exec_ns: Option<u64>,
     /// Median over repetitions.
     pub useful_ns: Option<u64>,
+    /// The median execution time of a repetition over what its own useful time allows, see [`Summary`]'s `limits`: the machine's
+    /// pace may drift between one system's turn and another's. Median over repetitions.
+    pub over_own: Option<f64>,
     /// Medians over repetitions.
     pub checks: Checks,
     /// Those that were measured.
@@ -167,6 +170,10 @@ impl Row {
             stats::median_f64(&each)
         };
         let useful: Vec<u64> = measured.iter().map(|m| m.useful_ns).collect();
+        let over_own = measured.iter().filter_map(|m| {
+            let ratio = stats::median(&m.exec_ns)? as f64 / m.useful_ns as f64;
+            ratio.is_finite().then_some(ratio)
+        });
         let switches = switch_share(&measured);
         let shares = switches.and_then(|switches| shares(&measured, switches));
         Self {
@@ -180,6 +187,7 @@ impl Row {
             switch_share: switches,
             limit_exec_ns: None,
             useful_ns: stats::median(&useful),
+            over_own: stats::median_f64(&over_own.collect::<Vec<_>>()),
             checks: Checks {
                 client: check(|checks| checks.client),
                 schedstat: check(|checks| checks.schedstat),
@@ -260,6 +268,10 @@ fn set_limits(rows: &mut [Row], cpus: u32) {
         .collect();
     for (row, limit) in rows.iter_mut().zip(limits) {
         row.limit_exec_ns = limit.filter(|limit| row.cell.arrival == BURST && *limit > 0);
+        row.over_own = row
+            .over_own
+            .filter(|_| row.cell.arrival == BURST)
+            .map(|ratio| ratio * f64::from(cpus));
     }
 }
 

@@ -162,7 +162,20 @@ fn limit_is_no_less_than_one_chain_alone() {
 fn limit_is_of_bursts_only() {
     let mut poisson = trial("eevdf", 4, 0, &[500]);
     poisson.cell.arrival = "poisson".into();
-    assert_eq!(limit(vec![poisson], 4), None);
+    assert_eq!(limit(vec![poisson.clone()], 4), None);
+    assert_eq!(summary(vec![poisson]).rows[0].over_own, None);
+}
+
+#[test]
+fn each_turn_has_its_own_useful_time() {
+    let turn = |repetition, useful| {
+        let mut one = trial("sleepy-park", 4, repetition, &[400]);
+        one.outcome.as_mut().unwrap().useful_ns = useful;
+        one
+    };
+    // On two CPUs: 1, 2 and 4 times what it allows.
+    let summary = summary(vec![turn(0, 800), turn(1, 400), turn(2, 200)]);
+    assert_eq!(summary.rows[0].over_own, Some(2.0));
 }
 
 #[test]

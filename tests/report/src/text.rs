@@ -40,11 +40,11 @@ fn print_cell(out: &mut String, all: &[Row], rows: &[Row]) {
     };
     paragraph(out, "", &format!("{limit}; repetitions: {measured}"));
     let mut table = Table::new(
-        &[8, 7, 8, 8, 8, 8, 7],
+        &[7, 7, 7, 6, 7, 7, 7, 7],
         &[
-            &["", "execut.", "", "", "execut.", "trigger", "inter", ""],
+            &["", "execut.", "", "", "", "execut.", "trigger", "inter", ""],
             &[
-                "system", "p50", "+-", "x limit", "p99", "p99", "p99", "idle",
+                "system", "p50", "+-", "x limit", "x own", "p99", "p99", "p99", "idle",
             ],
         ],
     );
@@ -54,6 +54,7 @@ fn print_cell(out: &mut String, all: &[Row], rows: &[Row]) {
                 row.exec_ns.p50.map(ns),
                 row.exec_ns.spread.map(ns),
                 row.over_limit().map(|ratio| format!("{ratio:.2}")),
+                row.over_own.map(|ratio| format!("{ratio:.2}")),
                 row.exec_ns.p99.map(ns),
                 row.trigger_ns.p99.map(ns),
                 row.inter_ns.p99.map(ns),
@@ -143,6 +144,7 @@ fn alone(out: &mut String, rows: &[AloneRow]) {
     heading(out, "One guest that halts when it waits, alone on its CPU");
     for rows in rows.chunk_by(|one, other| one.request == other.request) {
         alone_by(out, rows);
+        out.push('\n');
     }
     let text = "over that without the module (none) in the same repetition: the median of the \
                 repetitions, and half of their range";

@@ -106,7 +106,9 @@ fn a_row_says_why_it_is_empty() {
     let row: Vec<&str> = row.unwrap().split_whitespace().collect();
     assert_eq!(
         row,
-        ["eevdf", "2ms", "-", "1.00", "2ms", "-", "-", "50.0", "%"]
+        [
+            "eevdf", "2ms", "-", "1.00", "1.00", "2ms", "-", "-", "50.0", "%"
+        ]
     );
     assert_eq!(summary.rows[0].cell.arrival, BURST);
 }
