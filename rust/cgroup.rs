@@ -139,6 +139,10 @@ impl Group {
             2 => false,
             _ => return Err(EBADF),
         };
+        Self::open(directory, legacy)
+    }
+
+    fn open(directory: File, legacy: bool) -> Result<Self> {
         let missing = |error| if error == ENOENT { EOPNOTSUPP } else { error };
         let weight = if legacy { c"cpu.shares" } else { c"cpu.weight" };
         Ok(Self {
@@ -147,6 +151,13 @@ impl Group {
             directory,
             legacy,
         })
+    }
+
+    /// The same group by other files: whoever reads or writes one of these does not wait for who does with those.
+    pub(crate) fn reopen(&self) -> Result<Self> {
+        // SAFETY: Valid by the type invariant; takes a reference for us. INVARIANT: That one.
+        let directory = unsafe { bindings::get_file(self.directory.0.as_ptr()) };
+        Self::open(File(NonNull::new(directory).ok_or(EBADF)?), self.legacy)
     }
 
     /// Its identity: the inode of its directory.

@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/smp.h`](srctree/include/linux/smp.h)
 
-use super::{bindings as helpers, preempt_notifier::Observer, series::synchronize_rcu};
+use super::{preempt::PreemptOff, preempt_notifier::Observer, series::synchronize_rcu};
 use core::ptr;
 use kernel::{
     bindings, cpu,
@@ -62,8 +62,8 @@ impl<T: Observer> Cpus<T> {
         Ok(Arc::new(Self(cpus), GFP_KERNEL)?)
     }
 
-    /// Has the CPU call [`Observer::called`] soon, if it then has an observed thread. For any context but
-    /// those that hold a runqueue's lock.
+    /// Has the CPU call [`Observer::called`] soon, or at once if it is this one, if it then has an observed thread. For any
+    /// context but those that hold a runqueue's lock.
     pub(crate) fn call(&self, cpu: u32) {
         let Some(entry) = self.0.get(cpu as usize) else {
             return;
@@ -81,31 +81,51 @@ impl<T: Observer> Cpus<T> {
         }
     }
 
-    /// Notes that this CPU has the thread of `observer` now, or none. Preemption is off.
+    /// Notes that this CPU has the thread of `observer` now. Preemption is off.
     ///
     /// # Safety
     ///
-    /// The observer must be valid until the next call on this CPU.
-    pub(super) unsafe fn set_observer(&self, observer: Option<&T>) {
-        let observer = observer.map_or(ptr::null(), ptr::from_ref);
-        if let Some(entry) = self.0.get(cpu::CpuId::current().as_u32() as usize) {
+    /// The observer must be valid until [`leave`](Self::leave) is called with it on this CPU.
+    pub(super) unsafe fn enter(&self, observer: &T) {
+        if let Some(entry) = self.here() {
             // INVARIANT: By the safety requirement.
-            entry.observer.store(observer, Relaxed);
+            entry.observer.store(ptr::from_ref(observer), Relaxed);
         }
+    }
+
+    /// The thread of `observer` leaves this CPU, or is not watched by it any more; it may have another by then. Preemption is off.
+    pub(super) fn leave(&self, observer: &T) {
+        if let Some(entry) = self.here() {
+            if entry.observer.load(Relaxed) == ptr::from_ref(observer) {
+                entry.observer.store(ptr::null(), Relaxed);
+            }
+        }
+    }
+
+    /// This CPU. Preemption is off.
+    fn here(&self) -> Option<&Cpu<T>> {
+        self.0.get(cpu::CpuId::current().as_u32() as usize)
     }
 
     /// Calls `f` with the observer of the thread that this CPU has, if it has one.
     pub(super) fn with_observer(&self, f: impl FnOnce(&T)) {
-        // SAFETY: Balanced below.
-        unsafe { helpers::sleepy_preempt_disable() };
-        let cpu = cpu::CpuId::current().as_u32() as usize;
-        let observer = self.0.get(cpu).map(|entry| entry.observer.load(Relaxed));
+        let _off = PreemptOff::new();
+        let observer = self.here().map(|entry| entry.observer.load(Relaxed));
         if let Some(observer) = observer.filter(|observer| !observer.is_null()) {
             // SAFETY: By the type invariant, and the thread cannot leave the CPU before preemption is on again.
             f(unsafe { &*observer });
         }
-        // SAFETY: Balances the above.
-        unsafe { helpers::sleepy_preempt_enable() };
+    }
+
+    /// Calls `f` with the observer of the current thread, if it has one, with preemption on. For process context, but not
+    /// for a task_work.
+    pub(super) fn with_own(&self, f: impl FnOnce(&T)) {
+        let mut own = ptr::null();
+        self.with_observer(|observer| own = ptr::from_ref(observer));
+        if !own.is_null() {
+            // SAFETY: It watches this thread, which ends that itself, in a task_work: not before this has returned.
+            f(unsafe { &*own });
+        }
     }
 
     /// # Safety
@@ -117,8 +137,8 @@ impl<T: Observer> Cpus<T> {
         entry.called.xchg(false, Full);
         let observer = entry.observer.load(Relaxed);
         if !observer.is_null() {
-            // SAFETY: By the type invariant. This is a hard interrupt on the CPU that has the thread, which
-            // cannot leave it before this has returned.
+            // SAFETY: By the type invariant. Interrupts are off on the CPU that has the thread, which cannot leave it
+            // before this has returned.
             unsafe { &*observer }.called();
         }
     }

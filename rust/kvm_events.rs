@@ -8,18 +8,10 @@
 //!
 //! Each source is attached while somebody wants it, and costs nothing otherwise. KVM may be built in or a module; its
 //! module is kept loaded while something is attached.
-//!
-//! C headers: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h),
-//! [`include/linux/kprobes.h`](srctree/include/linux/kprobes.h)
 
-use super::{
-    bindings as helpers, cpus::Cpus, kvm::VmId, preempt_notifier::Observer, series::EOPNOTSUPP,
-};
-use core::ptr::NonNull;
+use super::{bindings as helpers, cpus::Cpus, kvm::VmId, preempt_notifier::Observer, probe::Probe};
 use kernel::{
-    bindings,
-    error::{from_err_ptr, to_result},
-    new_mutex,
+    bindings, new_mutex,
     prelude::*,
     sync::{Arc, Mutex},
 };
@@ -188,80 +180,6 @@ impl<G: Guest, I: Interrupts> Listener<G, I> {
         // SAFETY: By the safety requirement; probes are unregistered before it is freed.
         let this = unsafe { &*data.cast::<Self>() };
         this.interrupts.interrupt(VmId::of(kvm), raiser);
-    }
-}
-
-/// Something attached to KVM.
-///
-/// # Invariants
-///
-/// Registered, with `data` that outlives it.
-enum Probe {
-    Tracepoint {
-        tracepoint: NonNull<bindings::tracepoint>,
-        function: *mut c_void,
-        data: *mut c_void,
-    },
-    Kprobe(NonNull<helpers::sleepy_kprobe>),
-}
-
-// SAFETY: Probes may be unregistered by any thread.
-unsafe impl Send for Probe {}
-
-impl Probe {
-    /// # Safety
-    ///
-    /// `function` must have the tracepoint's prototype and take `data`, which must outlive the result; KVM's
-    /// module must stay loaded that long.
-    unsafe fn tracepoint(name: &CStr, function: *mut c_void, data: *mut c_void) -> Result<Self> {
-        // SAFETY: `name` is a string.
-        let tracepoint = unsafe { helpers::sleepy_kvm_tracepoint(name.as_char_ptr()) };
-        let tracepoint = NonNull::new(tracepoint).ok_or(EOPNOTSUPP)?;
-        // SAFETY: By the safety requirement.
-        to_result(unsafe {
-            bindings::tracepoint_probe_register(tracepoint.as_ptr(), function, data)
-        })?;
-        // INVARIANT: Just registered.
-        Ok(Self::Tracepoint {
-            tracepoint,
-            function,
-            data,
-        })
-    }
-
-    /// # Safety
-    ///
-    /// `function` must take `data`, which must outlive the result.
-    unsafe fn kprobe(
-        place: c_uint,
-        function: unsafe extern "C" fn(*mut c_void, *const helpers::kvm, c_uint),
-        data: *mut c_void,
-    ) -> Result<Self> {
-        // SAFETY: By the safety requirement.
-        let probe =
-            from_err_ptr(unsafe { helpers::sleepy_kprobe_register(place, Some(function), data) })?;
-        // INVARIANT: Just registered.
-        Ok(Self::Kprobe(NonNull::new(probe).ok_or(ENOMEM)?))
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        match *self {
-            Self::Tracepoint {
-                tracepoint,
-                function,
-                data,
-            } => {
-                // SAFETY: Registered like this by the type invariant; then waits for calls under way.
-                unsafe {
-                    bindings::tracepoint_probe_unregister(tracepoint.as_ptr(), function, data);
-                    helpers::sleepy_tracepoint_synchronize();
-                }
-            }
-            // SAFETY: Registered by the type invariant.
-            Self::Kprobe(probe) => unsafe { helpers::sleepy_kprobe_unregister(probe.as_ptr()) },
-        }
     }
 }
 

@@ -9,7 +9,10 @@
 //! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
 //! [`include/linux/task_work.h`](srctree/include/linux/task_work.h)
 
-use super::{bindings as helpers, cpus::Cpus, module_ref::ModuleRef};
+use super::{
+    bindings as helpers, cpus::Cpus, module_ref::ModuleRef, preempt::PreemptOff,
+    process::is_exiting,
+};
 use core::{ops::Deref, ptr};
 use kernel::{
     bindings, container_of,
@@ -46,8 +49,8 @@ pub(crate) trait Observer: Send + Sync + 'static {
     /// It leaves its CPU. Under the runqueue's lock, with interrupts off: must neither sleep nor take a
     /// lock, nor wake a thread. Also called, with preemption off alone, when the notifier is unlinked.
     fn sched_out(&self, leave: Leave);
-    /// Somebody has called for the thread's CPU: [`Cpus::call`]. In a hard interrupt, at any moment between
-    /// the thread's way in and its way out.
+    /// Somebody has called for the thread's CPU: [`Cpus::call`]. With interrupts off, at any moment between the thread's
+    /// way in and its way out, perhaps from within that call: must not take what its callers hold.
     fn called(&self);
 }
 
@@ -128,15 +131,14 @@ impl<T: Observer> Node<T> {
         // First of all, so that whoever looks for it on this CPU from now on finds it.
         //
         // SAFETY: The node is linked, and not unlinked before `leave`.
-        unsafe { self.cpus.set_observer(Some(&self.observer)) };
+        unsafe { self.cpus.enter(&self.observer) };
         self.observer.sched_in(cpu);
     }
 
     /// The thread leaves its CPU, this one.
     fn leave(&self, leave: Leave) {
         self.observer.sched_out(leave);
-        // SAFETY: There is none to be valid.
-        unsafe { self.cpus.set_observer(None) };
+        self.cpus.leave(&self.observer);
     }
 
     /// Queues `work`, which is this node's, to call `func` in the thread. `ESRCH` if that has run its last task_work.
@@ -177,20 +179,16 @@ impl<T: Observer> Node<T> {
     unsafe extern "C" fn link(work: *mut bindings::callback_head) {
         // SAFETY: `attach` has put a reference aside for this.
         let node = unsafe { Self::of_work(work) };
-        // SAFETY: Reads a flag of the current thread.
-        let exiting = unsafe { helpers::sleepy_current_is_exiting() };
-        if exiting || node.state.cmpxchg(LINKING, LINKED, Full).is_err() {
+        if is_exiting(current!()) || node.state.cmpxchg(LINKING, LINKED, Full).is_err() {
             node.state.store(GONE, Release);
             return;
         }
-        // SAFETY: Balanced below.
-        unsafe { helpers::sleepy_preempt_disable() };
+        let off = PreemptOff::new();
         // SAFETY: This is the thread to watch, preemption is off, notifiers are enabled by `_enabled`, and
         // `notifier` is not in any list yet. INVARIANT: The reference is the list's now.
         unsafe { bindings::preempt_notifier_register(node.notifier.get()) };
         node.enter(CpuId::current());
-        // SAFETY: Balances the above.
-        unsafe { helpers::sleepy_preempt_enable() };
+        drop(off);
         core::mem::forget(node);
     }
 
@@ -200,13 +198,11 @@ impl<T: Observer> Node<T> {
     unsafe extern "C" fn unlink(work: *mut bindings::callback_head) {
         // SAFETY: The reference is the list's, which the notifier leaves here.
         let node = unsafe { Self::of_work(work) };
-        // SAFETY: Balanced below.
-        unsafe { helpers::sleepy_preempt_disable() };
+        let off = PreemptOff::new();
         // SAFETY: This is the thread that is watched, not from within a notifier, and `notifier` is linked.
         unsafe { bindings::preempt_notifier_unregister(node.notifier.get()) };
         node.leave(Leave::Unwatched);
-        // SAFETY: Balances the above.
-        unsafe { helpers::sleepy_preempt_enable() };
+        drop(off);
         node.state.store(GONE, Release);
     }
 
@@ -348,8 +344,8 @@ impl<T: Observer> Attachment<T> {
         if state.cmpxchg(LINKED, UNLINKING, Full).is_ok() {
             // A thread that is past its last task_work takes the notifier with it: it becomes `DEAD`.
             //
-            // SAFETY: `link` has run, and only one caller gets from `LINKED` to here. The reference is the
-            // list's.
+            // SAFETY: `link` is run or running: its work is out of the queue. Only one caller gets from `LINKED` to here.
+            // The reference is the list's.
             let _ = unsafe {
                 self.0.queue(
                     &self.0.work,

@@ -31,6 +31,12 @@ pub(crate) fn tid(task: &Task) -> u32 {
     u32::try_from(tid).unwrap_or(0)
 }
 
+/// Whether the thread is on its way out: it may have let go of its files.
+pub(crate) fn is_exiting(task: &Task) -> bool {
+    // SAFETY: Valid by its reference.
+    unsafe { helpers::sleepy_task_is_exiting(task.as_ptr()) }
+}
+
 /// A process that may be gone: it holds the number, never the process. A number that is held here is not
 /// given to another process by this name: [`Process::thread`] finds the old one or nobody.
 ///

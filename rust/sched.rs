@@ -31,6 +31,12 @@ pub(crate) fn cpu_of(task: &Task) -> Option<u32> {
     u32::try_from(unsafe { helpers::sleepy_cpu_of(task.as_ptr()) }).ok()
 }
 
+/// Whether what the thread makes begins with no more than nice value 0 (`SCHED_FLAG_RESET_ON_FORK`).
+pub(crate) fn resets_on_fork(task: &Task) -> bool {
+    // SAFETY: The reference proves that the thread's descriptor is valid.
+    unsafe { helpers::sleepy_task_resets_on_fork(task.as_ptr()) }
+}
+
 /// A thread's scheduling policy, `SCHED_*` of sched(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy(u32);
@@ -51,6 +57,11 @@ impl Policy {
     pub(crate) fn number(self) -> u32 {
         self.0
     }
+
+    /// The one with this number.
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 /// The thread's scheduling policy.
@@ -59,7 +70,8 @@ pub(crate) fn policy(task: &Task) -> Policy {
     Policy(unsafe { helpers::sleepy_task_policy(task.as_ptr()) })
 }
 
-/// Sets the thread's scheduling policy to that of a fair thread; its nice value and its slice stay. For process context.
+/// Sets the thread's scheduling policy to that of a fair thread; its nice value and its slice stay. For process context; does
+/// not sleep.
 pub(crate) fn set_policy(task: &Task, policy: Policy) -> Result {
     if !policy.is_fair() {
         return Err(EINVAL);

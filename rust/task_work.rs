@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/task_work.h`](srctree/include/linux/task_work.h)
 
-use super::{bindings as helpers, module_ref::ModuleRef};
+use super::{bindings as helpers, module_ref::ModuleRef, process::is_exiting};
 use core::{ops::Deref, ptr};
 use kernel::{
     bindings, container_of,
@@ -87,8 +87,7 @@ impl<T: Errand> TaskWork<T> {
         let this = unsafe { Arc::from_raw(container_of!(work, Self, work)) };
         // INVARIANT: It runs, and is not queued any more.
         this.queued.xchg(false, Full);
-        // SAFETY: Reads a flag of the current thread.
-        if !unsafe { helpers::sleepy_current_is_exiting() } {
+        if !is_exiting(current!()) {
             this.errand.run();
         }
     }

@@ -10,6 +10,7 @@
 
 use super::{
     bindings as helpers,
+    preempt::PreemptOff,
     series::{smp_mb, HRTIMER_NORESTART},
 };
 use core::ops::Deref;
@@ -86,6 +87,8 @@ impl<T: Expire> Timed<T> {
     /// Has [`Expire::expire`] called at `at`, in nanoseconds of the monotonic clock, or before, if that is what the
     /// timer was set to. For any context but those that hold a runqueue's lock.
     pub(crate) fn set(&self, at: u64) {
+        // Others rely on whoever has changed `due` to start the timer, so that must not wait for its CPU in between.
+        let _off = PreemptOff::new();
         // Either the call that is due sees what the caller has done before, or `due` is found as it will be after it.
         smp_mb(Full);
         let mut due = self.due.load(Relaxed);

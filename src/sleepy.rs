@@ -34,9 +34,10 @@ mod vm;
 use device::Device;
 use registry::{Registry, REGISTRY};
 use rust::{
-    global::Published, module_ref, netdev::UnregisterNotifier, periodic::Periodic, worker::Worker,
+    forks::Forks, global::Published, module_ref, netdev::UnregisterNotifier, periodic::Periodic,
+    worker::Worker,
 };
-use sense::exit::Exits;
+use sense::{exit::Exits, vcpu::Vcpu};
 use turns::Turns;
 
 module! {
@@ -65,6 +66,7 @@ struct Sleepy {
     _published: Published<Periodic<Registry>>,
     #[pin]
     _notifier: UnregisterNotifier<Periodic<Registry>>,
+    _forks: Forks<Vcpu>,
     _drain: Drain,
 }
 
@@ -72,12 +74,14 @@ impl kernel::InPlaceModule for Sleepy {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let turns = Turns::new()?;
+            let forks = Forks::new(turns.cpus.clone())?;
             let exits = Exits::new(turns.cpus.clone())?;
             let worker = Worker::new(c"sleepy")?;
             let registry = Registry::new(turns, exits, worker);
             let registry = Arc::pin_init(Periodic::new(registry), GFP_KERNEL)?;
             Ok(try_pin_init!(Self {
                 _drain: Drain,
+                _forks: forks,
                 _notifier <- UnregisterNotifier::new(registry.clone()),
                 _published: REGISTRY.publish(registry)?,
                 _device <- MiscDeviceRegistration::register(MiscDeviceOptions { name: c"sleepy" }),

@@ -46,6 +46,8 @@ pub const MAX_VMS: u32 = 16384;
 pub const MAX_LINKS: u32 = 16;
 /// The most rules of one VM.
 pub const MAX_RULES: u32 = 64;
+/// The most vCPU threads of one VM that anything is done to: more are left as they are.
+pub const MAX_VCPUS: u32 = 256;
 /// The most classic BPF instructions of one filter (the kernel's `BPF_MAXINSNS`).
 pub const MAX_INSNS: u32 = 4096;
 /// The longest text of a rule, in bytes.
@@ -360,7 +362,7 @@ pub struct VmGet {
     pub policy: Policy,
     /// Out: requests to the VM in flight.
     pub in_flight: u32,
-    /// Out: vCPU threads known to KVM.
+    /// Out: vCPU threads known to KVM, up to [`MAX_VCPUS`].
     pub n_vcpus: u32,
     /// Out: links.
     pub n_links: u32,

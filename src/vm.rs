@@ -59,6 +59,9 @@ struct Policy {
     watch: Option<Watch>,
 }
 
+/// How many threads of a process are asked for its VM, of which each may be on its way out.
+const SCANS: u32 = 8;
+
 type Link = Pin<KBox<DeviceHooks<LinkHook>>>;
 
 /// A VM.
@@ -147,33 +150,40 @@ impl Vm {
     /// Looks for the VM in its process, and takes up the vCPUs that have come since. False if the VM, or
     /// its process, is gone.
     pub(crate) fn scan(&self) -> bool {
-        let Some(thread) = self.identity.process.thread() else {
-            return false;
-        };
-        kvm::Vm::find(&thread, |vm| {
-            (vm.id() == self.identity.kvm).then(|| self.adopt(vm))
-        })
-        .is_some()
+        for _ in 0..SCANS {
+            let Some(thread) = self.identity.process.thread() else {
+                return false;
+            };
+            let found = kvm::Vm::find(&thread, |vm| {
+                (vm.id() == self.identity.kvm).then(|| self.adopt(vm))
+            });
+            // One that is on its way out may have had no files any more: another has.
+            if found.is_some() || !process::is_exiting(&thread) {
+                return found.is_some();
+            }
+        }
+        // It is left to the next look.
+        true
     }
 
-    /// Takes up the vCPU threads that KVM has, and lets go of those it has not any more. What memory does
-    /// not suffice for is left for the next time.
+    /// Takes up the vCPU threads that KVM has, [`uapi::MAX_VCPUS`] at most, and lets go of those it has not any more. What
+    /// memory does not suffice for is left for the next time.
     fn adopt(&self, vm: &kvm::Vm) {
         let mut vcpus = self.vcpus.lock();
-        for index in 0..vm.vcpus() {
-            let Some((id, task)) = vm.vcpu(index) else {
-                continue;
-            };
-            let mut known = false;
-            for old in vcpus.iter_mut().filter(|old| old.id == id) {
-                if core::ptr::eq(old.task(), &*task) {
-                    known |= !old.gone();
-                } else {
-                    // Another thread runs this vCPU now.
-                    self.engine.remove_thread(old.task());
-                    old.detach();
-                }
+        let now = || (0..vm.vcpus()).filter_map(|index| Some((index, vm.vcpu(index)?)));
+        // First, lest a thread that has changed its vCPU be taken up with what it was given for the old one.
+        for (_, (id, task)) in now() {
+            let moved =
+                |old: &&mut Attachment<Vcpu>| old.id == id && !core::ptr::eq(old.task(), &*task);
+            for old in vcpus.iter_mut().filter(moved) {
+                self.engine.remove_thread(old.pause.seat());
+                old.detach();
             }
+        }
+        for (index, (id, task)) in now() {
+            let same =
+                |old: &&mut Attachment<Vcpu>| old.id == id && core::ptr::eq(old.task(), &*task);
+            let known = vcpus.iter_mut().filter(same).any(|old| !old.gone());
             if !known {
                 let _ = self.attach(&mut vcpus, id, index, task);
             }
@@ -192,11 +202,11 @@ impl Vm {
         let seat = Seat::new()?;
         let vcpu = Vcpu::new(self.engine.clone(), id, index, seat.clone())?;
         let cpus = self.engine.turns.cpus.clone();
-        self.engine.add_thread(task.clone(), seat)?;
+        self.engine.add_thread(task.clone(), seat.clone())?;
         match Attachment::attach(task.clone(), cpus, vcpu) {
             Ok(attachment) => Ok(vcpus.push(attachment, GFP_KERNEL)?),
             Err(error) => {
-                self.engine.remove_thread(&task);
+                self.engine.remove_thread(&seat);
                 Err(error)
             }
         }
@@ -207,7 +217,7 @@ impl Vm {
         let mut index = 0;
         while let Some(vcpu) = vcpus.get_mut(index) {
             if vcpu.gone() {
-                self.engine.remove_thread(vcpu.task());
+                self.engine.remove_thread(vcpu.pause.seat());
                 let _ = vcpus.remove(index);
             } else {
                 index += 1;
@@ -327,7 +337,7 @@ impl Vm {
     /// Calls `f` with each of its vCPUs.
     pub(crate) fn each_vcpu(&self, mut f: impl FnMut(uapi::Vcpu)) {
         for vcpu in self.vcpus.lock().iter() {
-            let Some(thread) = self.engine.thread_state(vcpu.task()) else {
+            let Some(thread) = self.engine.thread_state(vcpu.pause.seat()) else {
                 continue;
             };
             let flag = |set: bool, flag: u32| if set { flag } else { 0 };

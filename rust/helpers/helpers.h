@@ -31,10 +31,11 @@ bool sleepy_task_on_rq(const struct task_struct *task);
 int sleepy_cpu_waited_for(const struct task_struct *task);
 int sleepy_cpu_of(const struct task_struct *task);
 unsigned int sleepy_task_policy(const struct task_struct *task);
+bool sleepy_task_resets_on_fork(const struct task_struct *task);
 int sleepy_task_set_policy(struct task_struct *task, unsigned int policy);
 bool sleepy_current_is_runnable(void);
 bool sleepy_current_is_dead(void);
-bool sleepy_current_is_exiting(void);
+bool sleepy_task_is_exiting(const struct task_struct *task);
 int sleepy_task_work_add_current(struct callback_head *work);
 void sleepy_preempt_disable(void);
 void sleepy_preempt_enable(void);
@@ -69,10 +70,10 @@ unsigned int sleepy_kvm_park(unsigned long vcpu, u64 until, bool pending,
 struct module *sleepy_kvm_module_get(const struct file *file);
 void sleepy_module_put(struct module *module);
 
-/* Listening to KVM */
+/* Probes */
 typedef void (*sleepy_kprobe_fn)(void *data, const struct kvm *kvm,
 				 unsigned int raiser);
-struct tracepoint *sleepy_kvm_tracepoint(const char *name);
+struct tracepoint *sleepy_tracepoint(const char *name);
 void sleepy_tracepoint_synchronize(void);
 struct sleepy_kprobe *sleepy_kprobe_register(unsigned int place,
 					     sleepy_kprobe_fn fn, void *data);
@@ -128,7 +129,7 @@ static const unsigned int SLEEPY_TCP_BARE = 1 << 3; /* without data or SYN */
 #define SLEEPY_PARK_OVER 6
 #define SLEEPY_PARK_ON 7
 
-/* Places in KVM */
+/* Places to probe */
 #define SLEEPY_PROBE_IRQFD 0
 #define SLEEPY_PROBE_IRQ 1
 #define SLEEPY_PROBE_MSI 2

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where to listen to KVM: tracepoints by name, and the functions that raise
+ * Where to listen: tracepoints by name, and in KVM the functions that raise
  * interrupts, which no tracepoint shows together with the VM they are for.
  */
 
@@ -61,8 +61,8 @@ static void look_in_modules(struct lookup *lookup)
 		unregister_tracepoint_module_notifier(&this.nb);
 }
 
-/* A tracepoint of KVM; the caller keeps its module loaded. */
-struct tracepoint *sleepy_kvm_tracepoint(const char *name)
+/* A tracepoint, of KVM's or built in; the caller keeps its module loaded. */
+struct tracepoint *sleepy_tracepoint(const char *name)
 {
 	struct lookup lookup = { .name = name };
 

@@ -40,9 +40,9 @@ bool sleepy_current_is_dead(void)
 	return READ_ONCE(current->__state) & TASK_DEAD;
 }
 
-bool sleepy_current_is_exiting(void)
+bool sleepy_task_is_exiting(const struct task_struct *task)
 {
-	return current->flags & PF_EXITING;
+	return READ_ONCE(task->flags) & PF_EXITING;
 }
 
 /* -ESRCH for a thread that never returns to user space, or not any more. */
@@ -62,6 +62,11 @@ int sleepy_cpu_of(const struct task_struct *task)
 unsigned int sleepy_task_policy(const struct task_struct *task)
 {
 	return READ_ONCE(task->policy);
+}
+
+bool sleepy_task_resets_on_fork(const struct task_struct *task)
+{
+	return task->sched_reset_on_fork;
 }
 
 /* The rest of what sched_setattr() sets stays as it is. */
@@ -110,7 +115,7 @@ struct task_struct *sleepy_live_thread(struct pid *pid)
 	leader = pid_task(pid, PIDTYPE_TGID);
 	if (leader) {
 		for_each_thread(leader, thread) {
-			if (!(READ_ONCE(thread->flags) & PF_EXITING)) {
+			if (!sleepy_task_is_exiting(thread)) {
 				live = get_task_struct(thread);
 				break;
 			}

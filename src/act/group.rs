@@ -21,7 +21,9 @@ struct Moved {
 
 /// A group, and what was done to its weight. For process context.
 pub(crate) struct Group {
-    files: Arc<Files>,
+    files: Files,
+    /// For whoever only looks, and may be a thread of low priority.
+    shown: Arc<Files>,
     moved: Option<Moved>,
     /// Somebody else has changed what we had set: hands off.
     foreign: bool,
@@ -46,7 +48,8 @@ impl Group {
     /// Nothing is done to it yet.
     pub(crate) fn new(files: Files) -> Result<Self> {
         Ok(Self {
-            files: Arc::new(files, GFP_KERNEL)?,
+            shown: Arc::new(files.reopen()?, GFP_KERNEL)?,
+            files,
             moved: None,
             foreign: false,
         })
@@ -65,7 +68,7 @@ impl Group {
     /// How it is now.
     pub(super) fn seen(&self) -> Seen {
         Seen {
-            files: self.files.clone(),
+            files: self.shown.clone(),
             moved: self.moved,
             foreign: self.foreign,
         }

@@ -2,6 +2,7 @@
 
 //! The scheduling policy of one thread.
 
+use super::park::Seat;
 use crate::rust::sched::{self, Policy};
 use kernel::task::Task;
 
@@ -23,7 +24,7 @@ impl Idle {
     }
 
     /// Has the thread run when nobody else wants to, or as before.
-    pub(super) fn set(&mut self, task: &Task, sleepy: bool) {
+    pub(super) fn set(&mut self, task: &Task, seat: &Seat, sleepy: bool) {
         let now = sched::policy(task);
         if self.foreign {
             return;
@@ -39,12 +40,15 @@ impl Idle {
                 }
             }
             None if sleepy && now.is_fair() && now != Policy::IDLE => {
+                // Before: what the thread makes from now on may begin with ours.
+                seat.lend(Some(now));
                 if sched::set_policy(task, Policy::IDLE).is_ok() {
                     self.baseline = Some(now);
                 }
             }
             _ => {}
         }
+        seat.lend(self.baseline);
     }
 
     /// Whether somebody else has changed what we had set.
@@ -55,5 +59,18 @@ impl Idle {
     /// Whether the thread is as we have set it.
     pub(super) fn is_set(&self, task: &Task) -> bool {
         self.baseline.is_some() && !self.is_foreign(task)
+    }
+}
+
+/// `child`, which `parent` has made, has its policy; if that is ours, it is to have the parent's own.
+pub(crate) fn forked(parent: &Task, seat: &Seat, child: &Task) {
+    if sched::policy(child) != Policy::IDLE {
+        return;
+    }
+    // It may have been given back meanwhile.
+    let now = Some(sched::policy(parent)).filter(|&now| now != Policy::IDLE);
+    if let Some(own) = now.or(seat.lent()) {
+        // A policy that is not fair is not ours to give.
+        let _ = sched::set_policy(child, own);
     }
 }

@@ -2,7 +2,7 @@
 
 //! What has to wait for process context: scheduling policies, and the weights of control groups.
 
-use super::{group::Group, idle::Idle, is, Kind, Lever};
+use super::{group::Group, idle::Idle, park::Seat, Kind, Lever};
 use crate::{
     engine::now,
     rust::{
@@ -27,6 +27,13 @@ use kernel::{
 struct Thread {
     task: ARef<Task>,
     idle: Idle,
+    seat: Arc<Seat>,
+}
+
+impl Thread {
+    fn set(&mut self, idles: bool) {
+        self.idle.set(&self.task, &self.seat, idles);
+    }
 }
 
 struct Threads {
@@ -105,7 +112,7 @@ impl Later {
     fn move_threads(&self, threads: &mut Threads) {
         let idles = self.is_sleepy() && threads.idles;
         for thread in &mut threads.threads {
-            thread.idle.set(&thread.task, idles);
+            thread.set(idles);
         }
     }
 
@@ -121,8 +128,10 @@ impl Later {
         self.group.lock().requeues = false;
     }
 
-    /// Replaces the lever and the group, through the baseline.
+    /// Replaces the lever and the group, through the baseline, and leaves it at that until it is told what the VM is. Nobody
+    /// else of ours may set the threads' nice values meanwhile.
     pub(crate) fn set_lever(&self, lever: Lever, group: Option<Group>) {
+        self.sleepy.store(false, Release);
         let mut grouped = self.group.lock();
         grouped.sleepy = None;
         self.move_group(&mut grouped);
@@ -166,26 +175,32 @@ impl Later {
     }
 
     /// Takes a thread on.
-    pub(crate) fn add(&self, task: ARef<Task>) -> Result {
+    pub(crate) fn add(&self, task: ARef<Task>, seat: Arc<Seat>) -> Result {
         let mut threads = self.threads.lock();
-        let idle = Idle::new();
-        threads.threads.push(Thread { task, idle }, GFP_KERNEL)?;
+        let thread = Thread {
+            task,
+            idle: Idle::new(),
+            seat,
+        };
+        threads.threads.push(thread, GFP_KERNEL)?;
         self.move_threads(&mut threads);
         Ok(())
     }
 
     /// Whether a thread is as we have set it, and whether somebody else has changed that.
-    pub(crate) fn thread(&self, task: &Task) -> (bool, bool) {
+    pub(crate) fn thread(&self, seat: &Arc<Seat>) -> (bool, bool) {
         let threads = self.threads.lock();
-        let thread = threads.threads.iter().find(|thread| is(&thread.task, task));
+        let mut threads = threads.threads.iter();
+        let thread = threads.find(|thread| Arc::ptr_eq(&thread.seat, seat));
         thread.map_or((false, false), |thread| {
-            (thread.idle.is_set(task), thread.idle.is_foreign(task))
+            let (idle, task) = (&thread.idle, &thread.task);
+            (idle.is_set(task), idle.is_foreign(task))
         })
     }
 
     /// The control group's inode and [`uapi::VmGet::flags_out`].
     pub(crate) fn describe(&self) -> (u64, u32) {
-        // The files are read without the lock, lest the worker wait for a reader of low priority.
+        // The files are read without the lock, and are not the worker's, lest that wait for a reader of low priority.
         let Some(group) = self.group.lock().group.as_ref().map(Group::seen) else {
             return (0, 0);
         };
@@ -205,16 +220,11 @@ impl Later {
     }
 
     /// Restores a thread and lets go of it.
-    pub(crate) fn remove(&self, task: &Task) {
-        let mut threads = self.threads.lock();
-        if let Some(index) = threads
-            .threads
-            .iter()
-            .position(|thread| is(&thread.task, task))
-        {
-            if let Ok(mut thread) = threads.threads.remove(index) {
-                thread.idle.set(&thread.task, false);
-            }
+    pub(crate) fn remove(&self, seat: &Arc<Seat>) {
+        let threads = &mut self.threads.lock().threads;
+        let index = threads.iter().position(|t| Arc::ptr_eq(&t.seat, seat));
+        if let Some(Ok(mut thread)) = index.map(|index| threads.remove(index)) {
+            thread.set(false);
         }
     }
 }

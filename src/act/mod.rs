@@ -3,7 +3,7 @@
 //! Carries decisions out: takes weight from a VM's vCPU threads, and gives it back.
 
 pub(crate) mod group;
-mod idle;
+pub(crate) mod idle;
 pub(crate) mod later;
 mod nice;
 pub(crate) mod park;
@@ -15,6 +15,7 @@ use crate::{
     turns::Turns,
     uapi,
 };
+use core::ptr;
 use kernel::{
     prelude::*,
     sync::{aref::ARef, Arc},
@@ -62,6 +63,17 @@ pub(crate) struct Lever {
 }
 
 impl Lever {
+    /// None.
+    pub(crate) const OBSERVE: Self = Self {
+        kind: Kind::Observe,
+        sleepy: 0,
+        boost: None,
+        limit: Limit {
+            budget: 0,
+            period: 0,
+        },
+    };
+
     /// The lever of a policy that has been checked.
     pub(crate) fn new(policy: &uapi::Policy) -> Self {
         let kind = match policy.lever {
@@ -122,6 +134,22 @@ struct Thread {
     task: ARef<Task>,
     nice: Nice,
     seat: Arc<Seat>,
+}
+
+impl Thread {
+    /// Brings it to a level; while nobody watches what it makes, it is not boosted.
+    fn bring(&mut self, lever: &Lever, level: Level, turns: &Turns) {
+        let level = match level {
+            Level::Boost if !self.seat.is_watched() => Level::Baseline,
+            level => level,
+        };
+        self.nice
+            .set(&self.task, turns, |baseline| lever.nice(level, baseline));
+    }
+
+    fn restore(&mut self, turns: &Turns) {
+        self.nice.set(&self.task, turns, |baseline| baseline);
+    }
 }
 
 /// A VM's vCPU threads and the level they are at.
@@ -228,10 +256,7 @@ impl Act {
             self.parking.end();
         }
         for thread in &mut self.threads {
-            let (lever, level) = (self.lever, self.level);
-            thread.nice.set(&thread.task, &self.turns, |baseline| {
-                lever.nice(level, baseline)
-            });
+            thread.bring(&self.lever, self.level, &self.turns);
         }
         if parks {
             self.parking.begin();
@@ -261,9 +286,7 @@ impl Act {
     fn restore(&mut self) {
         self.parking.end();
         for thread in &mut self.threads {
-            thread
-                .nice
-                .set(&thread.task, &self.turns, |baseline| baseline);
+            thread.restore(&self.turns);
         }
         self.unpark();
     }
@@ -293,10 +316,7 @@ impl Act {
             seat,
         };
         if !self.closed {
-            let (lever, level) = (self.lever, self.level);
-            thread.nice.set(&thread.task, &self.turns, |baseline| {
-                lever.nice(level, baseline)
-            });
+            thread.bring(&self.lever, self.level, &self.turns);
         }
         let mut fits = true;
         for old in self.threads.drain_all() {
@@ -309,24 +329,40 @@ impl Act {
     }
 
     /// Restores a thread and lets go of it; the reference is to be dropped outside of the lock.
-    pub(crate) fn remove(&mut self, task: &Task) -> Option<ARef<Task>> {
-        let index = self.threads.iter().position(|t| is(&t.task, task))?;
+    pub(crate) fn remove(&mut self, seat: &Arc<Seat>) -> Option<ARef<Task>> {
+        let mut threads = self.threads.iter();
+        let index = threads.position(|t| Arc::ptr_eq(&t.seat, seat))?;
         let mut thread = self.threads.remove(index).ok()?;
-        thread
-            .nice
-            .set(&thread.task, &self.turns, |baseline| baseline);
+        thread.restore(&self.turns);
         Some(thread.task)
     }
 
     /// How a thread is.
-    pub(crate) fn state(&self, task: &Task) -> Option<ThreadState> {
-        self.threads
-            .iter()
-            .find(|t| is(&t.task, task))
-            .map(|t| t.nice.state(&t.task))
+    pub(crate) fn state(&self, seat: &Arc<Seat>) -> Option<ThreadState> {
+        let thread = self.find(seat)?;
+        Some(thread.nice.state(&thread.task))
     }
-}
 
-fn is(a: &Task, b: &Task) -> bool {
-    core::ptr::eq(a, b)
+    /// `parent`, one of the threads, has made another, which begins with what that one has: it is to have the nice value that
+    /// the parent would have without us. For its policy, see [`idle::forked`].
+    pub(crate) fn forked(&self, parent: &Task, child: &Task) {
+        if !sched::policy(parent).is_fair() {
+            return;
+        }
+        // A thread that runs several vCPUs is here several times, moved once.
+        let mut same = self.threads.iter().filter(|t| ptr::eq(&*t.task, parent));
+        let moved = same.find(|t| t.nice.moved());
+        let now = sched::nice(parent);
+        let mut own = moved.map_or(now, |thread| thread.nice.own(now));
+        if sched::resets_on_fork(parent) {
+            own = own.max(0);
+        }
+        if sched::nice(child) != own {
+            sched::set_nice(child, own);
+        }
+    }
+
+    fn find(&self, seat: &Arc<Seat>) -> Option<&Thread> {
+        self.threads.iter().find(|t| Arc::ptr_eq(&t.seat, seat))
+    }
 }

@@ -12,6 +12,9 @@ pub(super) struct Nice {
     baseline: i32,
     /// What we have set it to, unless that is the baseline.
     set: Option<i32>,
+    /// The most that we have boosted it to: from there to the baseline, what it has is ours, whoever has set it. One who may
+    /// only make it less can be late, and come when the boost is over.
+    boosted: Option<i32>,
     /// Somebody else has changed what we had set: hands off.
     foreign: bool,
 }
@@ -22,13 +25,18 @@ impl Nice {
         Self {
             baseline: sched::nice(task),
             set: None,
+            boosted: None,
             foreign: false,
         }
     }
 
     /// Sets it to what `target` makes of the baseline.
     pub(super) fn set(&mut self, task: &Task, turns: &Turns, target: impl FnOnce(i32) -> i32) {
-        let now = sched::nice(task);
+        let mut now = sched::nice(task);
+        if self.set != Some(now) && self.own(now) != now {
+            sched::set_nice(task, self.baseline);
+            now = self.baseline;
+        }
         // The nice value of a real-time thread is only kept for later: what we have set goes, and that is all.
         let is_fair = sched::policy(task).is_fair();
         if self.foreign || (!is_fair && self.set.is_none()) {
@@ -52,6 +60,26 @@ impl Nice {
             }
         }
         self.set = (target != self.baseline).then_some(target);
+        if target < self.baseline {
+            self.boosted = Some(self.boosted.map_or(target, |most| most.min(target)));
+        }
+    }
+
+    /// What the thread would have without us, if it has `now`.
+    pub(super) fn own(&self, now: i32) -> i32 {
+        let boosted = self
+            .boosted
+            .is_some_and(|most| most <= now && now < self.baseline);
+        if self.set == Some(now) || boosted {
+            self.baseline
+        } else {
+            now
+        }
+    }
+
+    /// Whether it has something of ours.
+    pub(super) fn moved(&self) -> bool {
+        self.set.is_some()
     }
 
     /// How it is now.
@@ -60,11 +88,7 @@ impl Nice {
         let foreign = self.foreign || self.set.is_some_and(|set| set != nice);
         ThreadState {
             nice,
-            baseline: if foreign || self.set.is_none() {
-                nice
-            } else {
-                self.baseline
-            },
+            baseline: self.own(nice),
             moved: self.set.is_some() && !foreign,
             foreign,
         }

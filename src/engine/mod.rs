@@ -9,6 +9,7 @@ pub(crate) mod pause;
 use crate::{
     act::{
         group::Group,
+        idle,
         later::Later,
         park::{Parking, Seat},
         Act, Level, Lever, Room, ThreadState,
@@ -308,8 +309,10 @@ impl Engine {
         }
         Self::follow(this, &change, now);
         this.later.release();
-        this.act(|act| act.set_lever(lever));
+        // A thread's policy is changed while nobody sets its nice value.
+        this.act(|act| act.set_lever(Lever::OBSERVE));
         this.later.set_lever(lever, group);
+        this.act(|act| act.set_lever(lever));
         Self::apply(this, None);
         Self::start(this);
     }
@@ -326,27 +329,36 @@ impl Engine {
         self.act(Act::close);
     }
 
-    /// Takes a vCPU thread on. Callers are serialised by the owner.
+    /// Takes a vCPU thread on. `E2BIG` if there are [`uapi::MAX_VCPUS`], `ENOMEM`. Callers are serialised by the owner.
     pub(crate) fn add_thread(&self, task: ARef<Task>, seat: Arc<Seat>) -> Result {
         let threads = self.act.lock().threads();
+        if threads >= uapi::MAX_VCPUS as usize {
+            return Err(E2BIG);
+        }
         let room = Room::new(threads + 1)?;
-        self.later.add(task.clone())?;
+        self.later.add(task.clone(), seat.clone())?;
         let old = self.act.lock().add(task, seat, room);
         drop(old);
         Ok(())
     }
 
     /// Restores a vCPU thread and lets go of it.
-    pub(crate) fn remove_thread(&self, task: &Task) {
-        let removed = self.act.lock().remove(task);
+    pub(crate) fn remove_thread(&self, seat: &Arc<Seat>) {
+        let removed = self.act.lock().remove(seat);
         drop(removed);
-        self.later.remove(task);
+        self.later.remove(seat);
+    }
+
+    /// A vCPU thread, the current one, has made another, which has not run yet.
+    pub(crate) fn forked(&self, seat: &Arc<Seat>, child: &Task) {
+        self.act.lock().forked(current!(), child);
+        idle::forked(current!(), seat, child);
     }
 
     /// How a vCPU thread is.
-    pub(crate) fn thread_state(&self, task: &Task) -> Option<ThreadState> {
-        let state = self.act.lock().state(task)?;
-        let (moved, foreign) = self.later.thread(task);
+    pub(crate) fn thread_state(&self, seat: &Arc<Seat>) -> Option<ThreadState> {
+        let state = self.act.lock().state(seat)?;
+        let (moved, foreign) = self.later.thread(seat);
         Some(ThreadState {
             moved: state.moved || moved,
             foreign: state.foreign || foreign,

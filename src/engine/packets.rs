@@ -71,6 +71,21 @@ impl Engine {
         }
     }
 
+    /// Whether the VM says something to somebody that takes several packets.
+    pub(crate) fn asks(&self) -> bool {
+        self.machine.asks()
+    }
+
+    /// Somebody has got a part of what the VM says. If there may be more of that, its threads have their weight on return.
+    pub(crate) fn acknowledged(this: &Timed<Self>, hash: u32) {
+        let config = this.config();
+        if config.wakes(uapi::WAKE_REQUEST) {
+            let now = now();
+            let packet = this.machine.acknowledged(hash, &config.settings, now);
+            Self::finish(this, &packet, uapi::WAKE_ANSWER, now);
+        }
+    }
+
     /// Somebody answers the VM. On return its threads have their weight.
     pub(crate) fn answer(this: &Timed<Self>, hash: u32) {
         let config = this.config();

@@ -76,6 +76,11 @@ impl Pause {
         }
     }
 
+    /// Its thread's seat.
+    pub(crate) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
+
     /// Whether it gives this turn up.
     pub(crate) fn gives(&self) -> bool {
         self.gives.load(Relaxed)

@@ -26,7 +26,7 @@ const SETS: usize = 8;
 /// The most flows in flight that are told apart.
 pub const CAPACITY: usize = WAYS * SETS;
 
-/// How long an answer may pause where more of it must come: TCP's shortest retransmission timeout.
+/// How long an answer, or a call, may pause where more of it must come: TCP's shortest retransmission timeout.
 pub const MORE_HOLD: u64 = 200_000_000;
 /// How long a stream may pause at least.
 pub const MIN_HOLD: u64 = 10_000_000;

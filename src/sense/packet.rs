@@ -184,7 +184,8 @@ impl PacketHook for LinkHook {
         if !to_vm {
             // The device is about to tell it that this is sent.
             engine.hush(true);
-            if engine.parks() {
+            // To acknowledge is not all that somebody waits for.
+            if engine.parks() && !packet.segment().bare {
                 Engine::heard(engine);
             }
         }
@@ -220,6 +221,9 @@ impl PacketHook for LinkHook {
             (Some(Class::Close), _) => Engine::closed(engine, packet.flow_hash()),
             (Some(Class::Wake), _) => Engine::wake(engine, uapi::WAKE_RULE),
             (Some(Class::Sleep), _) => Engine::doze(engine, uapi::SLEEP_RULE),
+            (Some(Class::Ignore) | None, true) if engine.asks() && packet.segment().bare => {
+                Engine::acknowledged(engine, packet.flow_hash())
+            }
             (Some(Class::Ignore) | None, _) => {}
         }
     }

@@ -6,6 +6,7 @@ use crate::{
     act::park::Seat,
     engine::{now, pause::Pause, Engine},
     rust::{
+        forks::Parent,
         kvm::{self, VcpuId},
         preempt_notifier::{Leave, Observer},
         task_work::TaskWork,
@@ -20,6 +21,7 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         Arc,
     },
+    task::Task,
 };
 
 /// What is known of one vCPU's thread. Written by that thread alone.
@@ -40,8 +42,6 @@ pub(crate) struct Vcpu {
     pub(crate) yielded: Counter,
     /// What it does before it enters its guest.
     pub(crate) pause: Arc<TaskWork<Pause>>,
-    /// It has been on a CPU since it is watched.
-    watched: Atomic<bool>,
     /// It has left its CPU because the guest had halted, and has not had one since.
     idle: Atomic<bool>,
     /// It has given the last one up.
@@ -65,7 +65,6 @@ impl Vcpu {
             halted: Counter::new(),
             blocked: Counter::new(),
             yielded: Counter::new(),
-            watched: Atomic::new(false),
             idle: Atomic::new(false),
             gave: Atomic::new(false),
         })
@@ -110,8 +109,8 @@ impl Observer for Vcpu {
     fn sched_in(&self, cpu: CpuId) {
         let now = now();
         self.pause.run_in(now);
-        if !self.watched.load(Relaxed) {
-            self.watched.store(true, Relaxed);
+        if !self.pause.seat().is_watched() {
+            self.pause.seat().watch(true);
             self.engine.watched();
         }
         if self.idle.load(Relaxed) {
@@ -150,9 +149,15 @@ impl Observer for Vcpu {
             Leave::Blocked if self.pause.blocks() => {}
             Leave::Blocked => self.blocked.add(1),
             Leave::Dead | Leave::Unwatched => {
-                self.watched.store(false, Relaxed);
+                self.pause.seat().watch(false);
                 self.engine.unwatched();
             }
         }
+    }
+}
+
+impl Parent for Vcpu {
+    fn forks(&self, child: &Task) {
+        self.engine.forked(self.pause.seat(), child);
     }
 }

@@ -59,6 +59,9 @@
 /* The most rules of one VM. */
 #define SLEEPY_MAX_RULES 64
 
+/* The most vCPU threads of one VM that anything is done to: more are left as they are. */
+#define SLEEPY_MAX_VCPUS 256
+
 /* The most classic BPF instructions of one filter (the kernel's BPF_MAXINSNS). */
 #define SLEEPY_MAX_INSNS 4096
 
@@ -560,7 +563,7 @@ struct sleepy_vm_get {
 	struct sleepy_policy policy;
 	/* Out: requests to the VM in flight. */
 	__u32 in_flight;
-	/* Out: vCPU threads known to KVM. */
+	/* Out: vCPU threads known to KVM, up to SLEEPY_MAX_VCPUS. */
 	__u32 n_vcpus;
 	/* Out: links. */
 	__u32 n_links;

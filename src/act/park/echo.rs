@@ -15,6 +15,8 @@ pub(super) struct Echo {
     run: Atomic<u64>,
     /// How long after the last time that is.
     gap: Atomic<u64>,
+    /// How often it has run again.
+    times: Atomic<u32>,
     /// It has sent something since that.
     heard: Atomic<bool>,
 }
@@ -22,12 +24,15 @@ pub(super) struct Echo {
 impl Echo {
     /// The first gap, in nanoseconds.
     const GAP: u64 = 100_000_000;
+    /// So often at most, for what it does not answer.
+    const TIMES: u32 = 8;
 
     pub(super) fn new() -> Self {
         Self {
             at: Atomic::new(0),
             run: Atomic::new(0),
             gap: Atomic::new(0),
+            times: Atomic::new(0),
             heard: Atomic::new(false),
         }
     }
@@ -47,6 +52,7 @@ impl Echo {
         self.run.store(run.max(self.run().unwrap_or(0)), Relaxed);
         self.heard.store(false, Relaxed);
         self.gap.store(Self::GAP, Relaxed);
+        self.times.store(0, Relaxed);
         self.at.store(now.saturating_add(Self::GAP), Relaxed);
     }
 
@@ -58,20 +64,24 @@ impl Echo {
 
     /// The first of several comes in any case.
     pub(super) fn at(&self) -> Option<u64> {
-        let (at, first) = (self.at.load(Relaxed), self.gap.load(Relaxed) == Self::GAP);
+        let (at, first) = (self.at.load(Relaxed), self.times.load(Relaxed) == 0);
         (at != 0 && (first || !self.heard.load(Relaxed))).then_some(at)
     }
 
     /// It runs now: for how long, if that is for the same once more; and so what comes next.
     pub(super) fn pass(&self, now: u64, park_max: u64) -> Option<u64> {
         let at = self.at().filter(|&at| at <= now)?;
-        let gap = self.gap.load(Relaxed).saturating_mul(2);
-        let over = self.heard.load(Relaxed) || gap > park_max;
+        let waited = self.gap.load(Relaxed);
+        let gap = waited.saturating_mul(2).min(park_max);
+        let times = self.times.load(Relaxed) + 1;
+        let over = self.heard.load(Relaxed) || times >= Self::TIMES;
         let next = if over { 0 } else { now.saturating_add(gap) };
         // Of several threads, one.
         if self.at.cmpxchg(at, next, Full).is_ok() {
             self.gap.store(gap, Relaxed);
+            self.times.store(times, Relaxed);
         }
-        Some(self.run.load(Relaxed))
+        // Where a run is too short to come to anything, a longer one is due for longer waiting.
+        Some(self.run.load(Relaxed).max(waited / super::SHARE))
     }
 }

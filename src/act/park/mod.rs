@@ -5,6 +5,7 @@
 mod account;
 mod echo;
 
+use crate::rust::sched::Policy;
 use account::{Account, Bill};
 use echo::Echo;
 use kernel::{
@@ -29,8 +30,8 @@ pub(crate) struct Parking {
     halts: Account,
     ticks: Account,
     pending: Account,
-    /// How often the price of those has doubled since the guest was awake, or a device had something for it.
-    doubled: Atomic<u32>,
+    /// How often the price of those has risen since a device had something for the guest; [`TOO_DEAR`] since it was awake.
+    raised: Atomic<u32>,
     /// There is a packet for the guest; as a number, a [`Knock`].
     knocked: Atomic<u32>,
     /// The guest runs for one that is brief.
@@ -94,7 +95,7 @@ impl Parking {
                 halts: Account::new(),
                 ticks: Account::new(),
                 pending: Account::new(),
-                doubled: Atomic::new(0),
+                raised: Atomic::new(0),
                 knocked: Atomic::new(Knock::No as u32),
                 brief: Atomic::new(false),
                 echo: Echo::new(),
@@ -117,7 +118,7 @@ impl Parking {
 
     pub(super) fn begin(&self) {
         self.knocked.store(Knock::No as u32, Relaxed);
-        self.doubled.store(0, Relaxed);
+        self.raised.store(TOO_DEAR, Relaxed);
         self.brief.store(false, Relaxed);
         self.echo.stop();
         self.stir(0);
@@ -215,7 +216,7 @@ impl Parking {
         let knocked = knock != Knock::No;
         let told = kick == Kick::Device && !knocked && !self.is_hushed();
         let run = if told || knock == Knock::Full {
-            self.doubled.store(0, Relaxed);
+            self.raised.store(0, Relaxed);
             self.brief.store(false, Relaxed);
             let run = device_run(stir_run);
             self.echo.start(now, if told { stir_run } else { run });
@@ -247,14 +248,16 @@ impl Parking {
     }
 
     /// The guest runs for what was there before its thread waited: the tick of its clock, most often. It may be what a device has
-    /// for it, which came as its time was over; that comes once, and a tick again and again: so each is dearer than the one before.
+    /// for it, which came as its time was over; that comes once, and a tick again and again: so each is dearer than the one before,
+    /// until it is taken for a tick. A guest that was awake for a moment only has a tick that waits, each time.
     fn pend(&self, now: u64, park_max: u64, stir_run: u64) -> Result<(), u64> {
-        let doubled = self.doubled.load(Relaxed);
+        let raised = self.raised.load(Relaxed);
         let price = stir_run
-            .saturating_mul(PENDING_SHARE << doubled)
-            .min(park_max);
+            .checked_mul(PENDING_SHARE << (PENDING_RISE * raised))
+            .filter(|&price| price < park_max)
+            .ok_or(u64::MAX)?;
         self.pending.pay(now, Bill { price, credit: 0 })?;
-        self.doubled.store((doubled + 1).min(MOST_DOUBLED), Relaxed);
+        self.raised.store(raised + 1, Relaxed);
         Ok(())
     }
 
@@ -282,15 +285,25 @@ fn device_bill(run: u64, stir_run: u64) -> Bill {
     }
 }
 
-/// For what waits before a park, it may run for one part in this many,
+/// For what waits before a park, it may run for one part in this many, the first time,
 const PENDING_SHARE: u64 = 64;
-/// and so often is that halved, at most: to once in half a second, if `stir_run` is 500 us.
-const MOST_DOUBLED: u32 = 4;
+/// and then for as little as this power of two makes of that.
+const PENDING_RISE: u32 = 2;
+/// So often, it is dearer than any tick.
+const TOO_DEAR: u32 = 16;
 
-/// One thread's place. Taken and left by the thread, looked at by those who wake it.
+/// One thread's place: what the thread and those who move it know of each other.
 pub(crate) struct Seat {
+    /// By the thread, which waits.
     taken: Atomic<bool>,
+    /// Its own scheduling policy, while it has ours; otherwise [`NONE`].
+    lent: Atomic<u32>,
+    /// It has its notifier.
+    watched: Atomic<bool>,
 }
+
+/// No policy.
+const NONE: u32 = u32::MAX;
 
 impl Seat {
     /// An empty one.
@@ -298,6 +311,8 @@ impl Seat {
         Ok(Arc::new(
             Self {
                 taken: Atomic::new(false),
+                lent: Atomic::new(NONE),
+                watched: Atomic::new(false),
             },
             GFP_KERNEL,
         )?)
@@ -316,5 +331,26 @@ impl Seat {
     /// Whether the thread waits, or is about to.
     pub(crate) fn is_taken(&self) -> bool {
         self.taken.load(Acquire)
+    }
+
+    /// It has its notifier from now on, or has not any more.
+    pub(crate) fn watch(&self, watched: bool) {
+        self.watched.store(watched, Release);
+    }
+
+    /// Whether it has its notifier.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Acquire)
+    }
+
+    /// The thread has our scheduling policy in place of its own, or has that.
+    pub(super) fn lend(&self, own: Option<Policy>) {
+        self.lent.store(own.map_or(NONE, Policy::number), Release);
+    }
+
+    /// Its own policy, while it has ours.
+    pub(super) fn lent(&self) -> Option<Policy> {
+        let lent = self.lent.load(Acquire);
+        (lent != NONE).then(|| Policy::from_number(lent))
     }
 }

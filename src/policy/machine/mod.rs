@@ -7,7 +7,7 @@ mod tick;
 pub use tick::{Threads, Tick, Woke};
 
 use super::{
-    flows::{Asker, Flows, Insert, Removed, MAX_HOLD},
+    flows::{Asker, Flows, Insert, Removed, MAX_HOLD, MORE_HOLD},
     idle::Idle,
     sent::Sent,
     state::{self, Change, Event, State},
@@ -99,7 +99,7 @@ pub struct Packet {
 pub struct Machine<W> {
     state: W,
     flows: Flows<W>,
-    /// Time of the last packet that a rule matched, or of the last transition.
+    /// Time of the last packet that a rule matched, or of the last transition; later where more of a call may come.
     last: W,
     /// When it fell asleep.
     slept: W,
@@ -108,6 +108,8 @@ pub struct Machine<W> {
     /// Hash of the flow that was answered last, and the time of that answer's last segment.
     answered: W,
     segment: W,
+    /// Hash of the flow of the VM's last call of several segments, until it is answered.
+    asking: W,
     /// How long a guest's timer may wait; 0 if none has fired.
     timer: W,
     /// Time of the last I/O of any kind, or of the last wake-up by something else than a packet.
@@ -134,6 +136,7 @@ impl<W: Word> Machine<W> {
             cause: W::new(Cause::Rest as u64),
             answered: W::new(u64::MAX),
             segment: W::new(0),
+            asking: W::new(u64::MAX),
             timer: W::new(0),
             io: W::new(now),
             io_seen: W::new(0),
@@ -243,7 +246,12 @@ impl<W: Word> Machine<W> {
     /// The VM asks somebody else; with `more` there is more of its request behind this packet. On return it
     /// is awake.
     pub fn call(&self, hash: u32, more: bool, settings: &Settings, now: u64) -> Packet {
-        self.last.store(now);
+        if more {
+            self.asking.store(u64::from(hash));
+        }
+        // A sender may push many times in one call, and wait for room in between.
+        let hold = if self.asks_by(hash) { MORE_HOLD } else { 0 };
+        self.last.store(now.saturating_add(hold));
         let mut overflow = false;
         let change = if more {
             // Whoever still asks does not wait for the answer: not yet in flight, or not any more.
@@ -274,9 +282,39 @@ impl<W: Word> Machine<W> {
         }
     }
 
+    /// Whether a call of several segments is on its way.
+    pub fn asks(&self) -> bool {
+        self.asking.load() != u64::MAX
+    }
+
+    fn asks_by(&self, hash: u32) -> bool {
+        self.asking.load() == u64::from(hash)
+    }
+
+    /// Nobody asks by this flow any more.
+    fn asked(&self, hash: u32) {
+        let _ = self.asking.compare_exchange(u64::from(hash), u64::MAX);
+    }
+
+    /// Somebody has got a part of what the VM sends. If that is a call of several segments, there is room for more of it: on return
+    /// the VM is awake.
+    pub fn acknowledged(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
+        if !self.asks_by(hash) {
+            return Packet::default();
+        }
+        self.last.store(now.saturating_add(MORE_HOLD));
+        let change = state::update(&self.state, Event::Wake, now);
+        Packet {
+            change: Some(change),
+            timer: change.woke().then(|| now.saturating_add(settings.linger)),
+            ..Packet::default()
+        }
+    }
+
     /// Somebody answers the VM. On return it is awake.
     pub fn answer(&self, hash: u32, settings: &Settings, now: u64) -> Packet {
         self.last.store(now);
+        self.asked(hash);
         let ended = self.flows.remove_of(hash, Asker::Vm);
         if ended.none() {
             // The answer goes on.
@@ -294,6 +332,7 @@ impl<W: Word> Machine<W> {
         self.last.store(now);
         // What its sender had sent before it knew is no answer that goes on.
         let _ = self.answered.compare_exchange(u64::from(hash), u64::MAX);
+        self.asked(hash);
         self.done(self.flows.remove(hash), Cause::Close, settings, now)
     }
 

@@ -173,11 +173,11 @@ impl<W: Word> Machine<W> {
         let mut next = settings.max_sleep;
         let cause = self.cause.load();
         if settings.on(Cause::Response) || cause == STIRRED {
-            let quiet = now.saturating_sub(last);
-            if quiet >= settings.linger {
+            let rested = last.saturating_add(settings.linger);
+            if now >= rested {
                 return (Some(Cause::from_word(cause)), 0);
             }
-            next = next.min(settings.linger - quiet);
+            next = next.min(rested - now);
         }
         if settings.on(Cause::Idle) {
             if let Some(since) = self.idle.since(threads.vcpus) {

@@ -139,6 +139,12 @@ impl Vm {
         self.seen(packet)
     }
 
+    /// Somebody has got a part of one.
+    pub fn acknowledge(&mut self, hash: u32) -> Packet {
+        let packet = self.machine.acknowledged(hash, &self.times, self.now);
+        self.seen(packet)
+    }
+
     /// The answer to that.
     pub fn answer(&mut self, hash: u32) -> Packet {
         let packet = self.machine.answer(hash, &self.times, self.now);

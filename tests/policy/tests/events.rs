@@ -198,6 +198,8 @@ fn a_call_that_is_not_all_said_is_not_in_flight() {
         assert!(!vm.state().sleepy(), "it still asks");
     }
     vm.calling(100, false);
+    vm.pass(MORE_HOLD);
+    assert!(!vm.state().sleepy(), "what it pushes may be a part");
     vm.pass(vm.times.linger);
     assert!(vm.state().sleepy());
     assert_eq!(vm.slept, [Cause::Call]);
@@ -208,16 +210,42 @@ fn a_call_that_is_not_all_said_is_not_in_flight() {
 }
 
 #[test]
+fn a_call_of_several_segments_goes_on_when_a_part_of_it_has_come() {
+    let mut vm = vm(&[Cause::Response]);
+    vm.request(1);
+    for more in [true, false] {
+        vm.calling(100, more);
+    }
+    for _ in 0..3 {
+        vm.pass(MORE_HOLD + vm.times.linger);
+        assert!(vm.state().sleepy());
+        assert!(vm.acknowledge(101).change.is_none(), "of another flow");
+        let change = vm.acknowledge(100).change;
+        assert!(change.is_some_and(|change| change.woke()));
+        assert_eq!(vm.state().calls(), 1);
+        vm.pass(MORE_HOLD);
+        assert!(!vm.state().sleepy());
+    }
+    vm.pass(vm.times.linger);
+    assert!(vm.answer(100).change.is_some_and(|change| change.woke()));
+    assert!(vm.acknowledge(100).change.is_none(), "it is over");
+    vm.call(100);
+    assert!(vm.acknowledge(100).change.is_none(), "it is all there");
+    vm.pass(vm.times.linger);
+    assert!(vm.state().sleepy());
+}
+
+#[test]
 fn a_sleepy_vm_that_calls_wakes() {
     let mut vm = vm(&[Cause::Response]);
     for more in [true, true, false, false, true] {
-        vm.pass(MS);
+        vm.pass(MORE_HOLD + MS);
         assert!(vm.state().sleepy());
         let call = vm.calling(100, more);
         assert!(call.change.is_some_and(|change| change.woke()));
         assert_eq!(vm.state().calls(), u64::from(!more));
     }
-    vm.pass(MS);
+    vm.pass(MORE_HOLD + MS);
     let (rest, call) = (Cause::Rest, Cause::Call);
     assert_eq!(vm.slept, [rest, rest, rest, call, call, rest]);
 }

@@ -99,6 +99,9 @@ enum Op {
     Response(u32),
     Segment(u32),
     Call,
+    /// A segment of a call, with more behind it.
+    Calling,
+    Acknowledge,
     Answer,
     Close(u32),
     Wake,
@@ -242,6 +245,8 @@ impl Model for Exploration {
                         packet(machine.response(flow, true, settings, now, |_| ()))
                     }
                     Op::Call => packet(machine.call(CALLED, false, settings, now)),
+                    Op::Calling => packet(machine.call(CALLED, true, settings, now)),
+                    Op::Acknowledge => packet(machine.acknowledged(CALLED, settings, now)),
                     Op::Answer => packet(machine.answer(CALLED, settings, now)),
                     Op::Close(flow) => packet(machine.close(flow, settings, now)),
                     Op::Wake => {
@@ -298,7 +303,7 @@ impl Model for Exploration {
         }
         let wakes = matches!(
             op,
-            Op::Request(_) | Op::Part(_) | Op::Call | Op::Answer | Op::Wake
+            Op::Request(_) | Op::Part(_) | Op::Call | Op::Calling | Op::Answer | Op::Wake
         );
         vm.ignored = wakes && vm.sleepy;
         Some(vm)
@@ -350,6 +355,16 @@ fn flows() {
             Op::Close(g),
             Op::Half,
         ],
+    )
+    .explore(9);
+}
+
+/// Calls of several segments.
+#[test]
+fn calls() {
+    Exploration::new(
+        &[Cause::Response],
+        &[Op::Calling, Op::Acknowledge, Op::Half],
     )
     .explore(9);
 }
