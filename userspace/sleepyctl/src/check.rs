@@ -21,6 +21,9 @@ struct Body<'a> {
 pub fn run(output: Output, args: &CheckArgs) -> Result<Exit> {
     let Manifests { report, vms } = load(&args.files)?;
     if report.has_errors() {
+        if !output.json {
+            output::write(&lines(&report))?;
+        }
         return refuse(output, "check", &report, "");
     }
     let body = Body {
@@ -48,7 +51,7 @@ pub fn lines(report: &Report) -> String {
         .collect()
 }
 
-/// Prints what is wrong, and says that nothing was done.
+/// Says that nothing was done because of these findings; prints them as JSON, if that is asked for.
 pub fn refuse(output: Output, command: &str, report: &Report, done: &str) -> Result<Exit> {
     let errors = output::counted(report.count(Severity::Error), "error");
     let error = Error::failed(format!("{errors}{done}")).of(command);
@@ -58,8 +61,6 @@ pub fn refuse(output: Output, command: &str, report: &Report, done: &str) -> Res
             error: Some(output::ErrorJson::from(&error)),
         };
         output.print(body, String::new)?;
-    } else {
-        output::write(&lines(report))?;
     }
     eprintln!("{error}");
     Ok(error.exit)

@@ -5,12 +5,12 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
-use crate::check::{lines, refuse};
+use crate::check::{self, lines};
 use crate::cli::ApplyArgs;
 use crate::device::{Device, vm_name};
 use crate::error::{Error, Exit, Result};
 use crate::manifest::load::{Manifests, load};
-use crate::manifest::report::Finding;
+use crate::manifest::report::{Finding, Report};
 use crate::output::{self, ErrorJson, Output, hang};
 use crate::probe::Choice;
 use crate::wanted::change;
@@ -135,20 +135,26 @@ impl Apply {
 
 /// Runs it.
 pub fn run(output: Output, args: &ApplyArgs) -> Result<Exit> {
-    const UNTOUCHED: &str = "; nothing was changed";
+    let show = |report: &Report| {
+        if !output.json {
+            eprint!("{}", lines(report));
+        }
+    };
+    let refuse = |report: &Report| {
+        show(report);
+        check::refuse(output, "apply", report, "; nothing was changed")
+    };
     let Manifests { mut report, vms } = load(&args.manifests.files)?;
     if report.has_errors() {
-        return refuse(output, "apply", &report, UNTOUCHED);
+        return refuse(&report);
     }
     let device = Device::open()?;
     raise_limit();
     let plan = plan::make(&device, &vms, args.prune, &mut report)?;
     if report.has_errors() {
-        return refuse(output, "apply", &report, UNTOUCHED);
+        return refuse(&report);
     }
-    if !output.json {
-        eprint!("{}", lines(&report));
-    }
+    show(&report);
     let outcomes = carry_out(&device, plan, args.dry_run);
     let apply = Apply::new(args.dry_run, outcomes);
     let error = (apply.failed > 0).then(|| {
