@@ -11,7 +11,7 @@ from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lib import abi, cgroup, guest, host, journal, knobs, kvm, layouts, net, scene, trace  # noqa: E402
+from lib import abi, cgroup, guest, host, journal, knobs, kvm, layouts, net, scene, trace, tuned as tuning  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
@@ -52,7 +52,8 @@ def pytest_runtest_protocol(item, nextitem):
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     if JOURNAL:
         outcomes = {report.outcome for report in reports}
-        journal.end(JOURNAL, item.nodeid, next(name for name in ("failed", "skipped", "passed") if name in outcomes))
+        journal.end(JOURNAL, item.nodeid, next(name for name in ("failed", "skipped", "passed") if name in outcomes),
+                    "\n".join(report.longreprtext for report in reports if report.failed))
     return True
 
 
@@ -237,6 +238,15 @@ def scenes(device, tracer, vmm):
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def tuned(scenes):
+    """A VM of two vCPUs, not added, in a group that is there until the VMM is gone."""
+    with cgroup.group("vm") as group:
+        made = tuning.Tuned(scenes(vcpus=2, add=False), group)
+        yield made
+        made.scene.vmm.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,12 @@ import pytest
 
 from lib import abi, frames, host, net
 from lib.scene import RULES, UDP, UDP_PORT
+from lib.tuned import LEVERS
 
 pytestmark = [pytest.mark.core, pytest.mark.flavour("memory")]
 
-FAILSLAB = Path("/sys/kernel/debug/failslab")
+FAILSLAB, FAIL_PAGES = Path("/sys/kernel/debug/failslab"), Path("/sys/kernel/debug/fail_page_alloc")
+KPROBES = Path("/sys/kernel/debug/kprobes/list")
 OTHER = [(abi.REQUEST, abi.TO_VM, frames.ipv4_port(UDP, True, UDP_PORT + 1), b"another text")] * 3
 
 
@@ -77,6 +79,8 @@ def injector(device, log):
     """It is done with the log: where memory is short, vmalloc() tells all about it. On this kernel a warning is a panic."""
     for name, value in (("verbose", "0"), ("ignore-gfp-wait", "N"), ("cache-filter", "N")):
         (FAILSLAB / name).write_text(value)
+    for name, value in (("verbose", "0"), ("ignore-gfp-wait", "N"), ("ignore-gfp-highmem", "N"), ("min-order", "0")):
+        (FAIL_PAGES / name).write_text(value)
     injector = Injector()
     yield injector
     os.close(injector.fd)
@@ -144,11 +148,55 @@ def test_questions(injector, scenes):
     assert [vm.id for vm in device.vms()] == [scene.id]
 
 
-def test_remove(injector, scenes):
-    """Whoever gives back needs nothing for that."""
-    scene = scenes()
-    _, error = injector.injected(1, lambda: scene.device.remove(scene.id))
-    assert error is None and scene.device.vms() == []
+def test_set_lever(injector, tuned):
+    """To the lever that takes most, and to events that somebody has to look out for."""
+    scene, device = tuned.scene, tuned.scene.device
+    tuned.add(abi.NICE)
+    tuned.wait_lowered(abi.NICE)
+    old = scene.policy
+    new = old.but(lever=abi.GROUP, sleepy_nice=12, wake_on=abi.wake_on("timer", "hint"))
+    probe = "kvm_inject_pending_timer_irqs"
+
+    def as_before():
+        assert bytes(scene.get().policy) == bytes(old)
+        assert probe not in KPROBES.read_text()
+
+    def back():
+        assert bytes(scene.get().policy) == bytes(new)
+        assert probe in KPROBES.read_text()
+        device.set(scene.id, old)
+        as_before()
+
+    with tuned.group.fd() as fd:
+        count = injector.all(lambda: device.set(scene.id, new, fd), as_before, back)
+    print(f"{count} allocations")
+    assert count > 4
+    tuned.wait_lowered(abi.NICE)
+    scene.request()
+    assert tuned.is_restored()
+
+
+@LEVERS
+def test_remove(injector, tuned, lever):
+    """Whoever gives back needs nothing for that, or tries again: it is never refused, and never done by halves."""
+    device = tuned.scene.device
+
+    def add():
+        tuned.add(lever)
+        tuned.wait_lowered(lever)
+
+    def refused():
+        raise AssertionError("it was not removed")
+
+    def removed():
+        assert device.vms() == [] and tuned.is_restored()
+        add()
+
+    add()
+    count = injector.all(lambda: device.remove(tuned.scene.id), refused, removed)
+    print(f"{count} allocations")
+    device.clear()
+    assert tuned.is_restored()
 
 
 def test_thread_that_is_found(injector, scenes):

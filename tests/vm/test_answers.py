@@ -170,6 +170,34 @@ def test_call_that_is_not_all_said(scenes, flags, payload):
     assert scene.stats().calls == 9
 
 
+def test_call_that_waits_for_room(scenes):
+    """A sender may push in the midst of a long call. It is awake for a while then, and when some of the call has come."""
+    scene = scenes(add=False)
+    # What has no data is no answer.
+    scene.add(rules=[*CALLS[:-1], (abi.RESPONSE, abi.TO_VM, frames.tcp_flag(frames.PSH))],
+              linger=1 * MS, max_sleep=LONG, request_timeout=LONG // 2)
+    scene.wait_sleepy()
+
+    def acknowledge():
+        scene.host.send(frames.tcp(True, CALL_PORT, 30000, frames.ACK))
+
+    scene.request()
+    call(scene, FULL)
+    call(scene, b"pushed")
+    for count in 1, 2, 3:
+        scene.wait_sleeps("call", count)
+        stats = scene.stats()
+        assert stats.time["in_flight"] >= count * 200 * MS and scene.get().calls == 1
+        acknowledge()
+        assert scene.stats().wakes["answer"] == count
+    scene.host.send(frames.tcp(True, CALL_PORT, 30000, PUSHED, b"answer"))
+    scene.answer()
+    scene.wait_sleeps("response")
+    before = scene.stats().wakes["answer"]
+    acknowledge()
+    assert scene.stats().wakes["answer"] == before and scene.is_sleepy()
+
+
 def test_call_that_is_reset(scenes):
     scene = scenes(add=False)
     scene.add(rules=CALLS, linger=200 * MS * host.SLOW, max_sleep=LONG)

@@ -9,77 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lib import abi, cgroup, host, net, plug, sched
+from lib import abi, caller, cgroup, host, net, plug, sched
+from lib.tuned import LEVERS, Tuned
 
 pytestmark = pytest.mark.core
 
 MS = abi.MS
 LONG = 60 * abi.SECOND
-LEVERS = pytest.mark.parametrize("lever", [abi.NICE, abi.IDLE, abi.GROUP, abi.PARK],
-                                 ids=["nice", "idle", "cgroup", "park"])
-
-
-class Tuned:
-    """A VM of two vCPUs in a group of its own, tuned by hand."""
-
-    WEIGHT = {"cpu.weight": "250", "cpu.idle": "0"}
-
-    def __init__(self, scene, group):
-        self.scene, self.group = scene, group
-        group.take(scene.vmm.pid)
-        group.write("cpu.weight", 250)
-        sched.put(scene.tids[0], os.SCHED_BATCH, 3, 5 * MS)
-        sched.put(scene.tids[1], os.SCHED_OTHER, -4, 1 * MS)
-        self.threads = self.attrs()
-        assert [(attr.nice, attr.slice) for attr in self.threads] == [(3, 5 * MS), (-4, 1 * MS)]
-        self.cpus = [os.sched_getaffinity(tid) for tid in scene.tids]
-
-    def attrs(self):
-        return [sched.get(tid) for tid in self.scene.tids]
-
-    def weights(self):
-        return {name: self.group.read(name) for name in self.WEIGHT}
-
-    def add(self, lever, **policy):
-        with self.group.fd() as fd:
-            self.scene.add(lever=lever, group_fd=fd if lever == abi.GROUP else -1,
-                           **({"linger": 1 * MS, "max_sleep": LONG} | policy))
-
-    def is_lowered(self, lever):
-        """Whether all of it is."""
-        if self.scene.get().state != abi.SLEEPY:
-            return False
-        attrs, weights = self.attrs(), self.weights()
-        if lever == abi.IDLE:
-            return all(attr.policy == os.SCHED_IDLE for attr in attrs)
-        if lever == abi.GROUP:
-            return attrs == self.threads and weights["cpu.idle"] == "1"
-        if lever == abi.PARK:
-            return self.is_restored() and self.parks() > self.parked
-        return attrs == [attr._replace(nice=19) for attr in self.threads]
-
-    def parks(self):
-        return min(vcpu.parked for vcpu in self.scene.device.vcpus(self.scene.id))
-
-    def wait_lowered(self, lever):
-        """Again, if it has been before."""
-        self.parked = self.parks()
-        host.wait(lambda: self.is_lowered(lever), f"lowered: {self.attrs()} {self.weights()}")
-
-    def is_restored(self):
-        return self.attrs() == self.threads and self.weights() == self.WEIGHT
-
-    def wait_restored(self):
-        host.wait(self.is_restored, f"restored: {self.attrs()} {self.weights()}", step=0.001)
-
-
-@pytest.fixture
-def tuned(scenes):
-    """In a group that is there until the VMM is gone."""
-    with cgroup.group("vm") as group:
-        made = Tuned(scenes(vcpus=2, add=False), group)
-        yield made
-        made.scene.vmm.stop()
 
 
 @LEVERS
@@ -140,6 +76,56 @@ def test_group_is_removed_after_its_vmm(scenes):
             tuned.wait_lowered(abi.GROUP)
             tuned.scene.vmm.stop()
         host.wait(lambda: tuned.scene.device.vms() == [], "the VM is gone")
+
+
+def test_group_is_removed_while_its_vm_lives(scenes):
+    """The VM goes on in the group that it is in now, and nobody takes a new group of that name for the old one."""
+    path = cgroup.ROOT / "vm"
+    with cgroup.group("other") as other, cgroup.group("vm") as group:
+        tuned = Tuned(scenes(vcpus=2, add=False), group)
+        tuned.add(abi.GROUP)
+        tuned.wait_lowered(abi.GROUP)
+        other.take(tuned.scene.vmm.pid)
+        path.rmdir()
+        path.mkdir()
+        for turn in range(5):
+            tuned.scene.request(turn)
+            host.wait(lambda: tuned.scene.get().state == abi.AWAKE, "awake")
+            tuned.scene.answer(turn)
+            host.wait(lambda: tuned.scene.get().state == abi.SLEEPY, "asleep")
+            assert tuned.scene.get().flags_out & abi.VM_GROUP_LEFT
+            assert (group.read("cpu.weight"), group.read("cpu.idle")) == ("100", "0")
+        tuned.scene.device.remove(tuned.scene.id)
+        assert tuned.attrs() == tuned.threads
+        assert (other.read("cpu.weight"), other.read("cpu.idle")) == ("100", "0")
+        tuned.scene.vmm.stop()
+
+
+def test_group_is_delegated(tuned):
+    """Whoever it was given to says what its weight is: that stays, and sleepy keeps its hands off."""
+    path = tuned.group.path
+
+    def user():
+        caller.become_nobody()
+        (path / "inner").mkdir()
+        tuned.group.write("cpu.idle", 0)
+        tuned.group.write("cpu.weight", 77)
+        (path / "inner").rmdir()
+        return "done"
+
+    tuned.add(abi.GROUP)
+    tuned.wait_lowered(abi.GROUP)
+    for name in ("", "cgroup.procs", "cgroup.subtree_control", "cpu.weight", "cpu.idle"):
+        os.chown(path / name, caller.NOBODY, caller.NOBODY)
+    assert caller.in_child(user) == "done"
+    tuned.scene.request()
+    host.wait(lambda: tuned.scene.get().flags_out & abi.VM_GROUP_FOREIGN, "it is seen")
+    tuned.scene.answer()
+    host.wait(lambda: tuned.scene.get().state == abi.SLEEPY, "asleep")
+    time.sleep(0.05)
+    assert tuned.weights() == {"cpu.weight": "77", "cpu.idle": "0"}
+    tuned.scene.device.remove(tuned.scene.id)
+    assert tuned.weights() == {"cpu.weight": "77", "cpu.idle": "0"}
 
 
 @LEVERS

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import pytest
 
 from lib import abi, client, host, net, plug, web
-from lib.watch import add, booting, check_over
+from lib.watch import TIMES, add, booting, check_over
 
 HTTP = ("--request", "tcp dst port 8090", "--response", "tcp src port 8090")
 CALL = 9000
 CALLS = (*HTTP, "--call", f"tcp dst port {CALL}", "--answer", f"tcp src port {CALL}")
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 CHAIN = (*HTTP, "--call", "tcp dst port 8090", "--answer", "tcp src port 8090")
 
 pytestmark = pytest.mark.usefixtures("sleepy")
@@ -93,40 +94,69 @@ def test_call_that_is_never_answered(calling):
 
 
 @contextmanager
-def slow_server(netns, address, port):
-    """A socket that takes a few segments at once, and no more before they are read."""
+def listener(netns, address, port, room=None):
+    """A socket; with little `room`, it takes a few segments at once, and no more before they are read."""
     with net.inside(netns):
         server = socket.socket()
     with server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        if room:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         server.settimeout(20 * host.SLOW)
         server.bind((address, port))
         server.listen()
         yield server
 
 
+@contextmanager
+def called(connection, guest, server, length):
+    """Has the guest call the server with so long a body, and answers when that is read: its connection."""
+    connection.get(f"/call?to={guest.host4}:{CALL}&bytes={length}&path=/")
+    peer, _ = server.accept()
+    with peer:
+        peer.settimeout(20 * host.SLOW)
+        yield peer
+        peer.sendall(OK)
+    assert connection.receive() == (200, b"ok")
+
+
+def parts(peer, length, most):
+    """Reads a request with so long a body, no more than `most` at once: what there is after each part."""
+    said = b""
+    while len(said.partition(b"\r\n\r\n")[2]) < length:
+        part = peer.recv(most)
+        assert part, "the guest has hung up"
+        said += part
+        yield said
+
+
 def test_call_that_takes_long_to_say(device, boot):
     """Whom it calls takes little at a time: the guest is not parked with more of it to send."""
     guest, length = boot(1), 400_000
-    with plug.plug(guest, "bridged") as netns, slow_server(netns, guest.host4, CALL) as server:
+    with plug.plug(guest, "bridged") as netns, listener(netns, guest.host4, CALL, 4096) as server:
         client.get(netns, guest.ip4)
         watch = add(device, guest, *CALLS, "--lever", "park")
+        with web.Connection(netns, guest) as connection, called(connection, guest, server, length) as peer:
+            for said in parts(peer, length, 8192):
+                vm = watch.vm()
+                # What is left towards the end may be on its way already.
+                assert len(said) > length / 2 or (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0)
+                time.sleep(0.01)
+            watch.wait_sleepy()
+            assert (watch.vm().in_flight, watch.vm().calls) == (1, 1)
+        check_over(watch)
+
+
+def test_long_calls_of_a_guest_that_polls(device, guests):
+    """It pushes in the midst of a call, and waits for room: it goes on when there is some, and is not parked until then."""
+    guest, length = guests.get(31, busy=True), 400_000
+    with plug.plug(guest, "bridged") as netns, listener(netns, guest.host4, CALL) as server:
+        client.get(netns, guest.ip4)
+        watch = add(device, guest, *CALLS, "--lever", "park", times=(*TIMES, "--park-max", "60s"))
         with web.Connection(netns, guest) as connection:
-            connection.get(f"/call?to={guest.host4}:{CALL}&bytes={length}&path=/")
-            peer, _ = server.accept()
-            with peer:
-                peer.settimeout(20 * host.SLOW)
-                said = b""
-                while len(said.partition(b"\r\n\r\n")[2]) < length:
-                    time.sleep(0.01)
-                    said += peer.recv(8192)
-                    vm = watch.vm()
-                    # What is left towards the end may be on its way already.
-                    assert len(said) > length / 2 or (vm.state, vm.in_flight, vm.calls) == (abi.AWAKE, 1, 0)
-                watch.wait_sleepy()
-                assert (watch.vm().in_flight, watch.vm().calls) == (1, 1)
-                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-            assert connection.receive() == (200, b"ok")
+            for _ in range(10):
+                with called(connection, guest, server, length) as peer:
+                    for _ in parts(peer, length, 1 << 16):
+                        pass
         check_over(watch)
 
 

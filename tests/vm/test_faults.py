@@ -5,6 +5,7 @@
                    one answerer  <-  st0         <-  through the tiny VM's tap descriptor
 """
 
+import itertools
 import os
 import time
 
@@ -24,8 +25,8 @@ def traffic():
     """Starts traffic on a scene's tap."""
     started = []
 
-    def start(scene, answers=True):
-        started.append(Traffic(scene.tap, scene.vm if answers else None))
+    def start(scene, answers=True, pauses=False):
+        started.append(Traffic(scene.tap, scene.vm if answers else None, pauses))
         return started[-1]
 
     yield start
@@ -39,11 +40,10 @@ def flows(scene):
     host.wait(lambda: scene.stats().requests > before.requests + 20, "requests are seen")
 
 
-@pytest.mark.flavour("base", "previous", "lock", "rt")  # on the memory kernel something is always in flight
 def test_traffic_from_all_cpus(scenes, traffic):
     """Under load: the accounts agree, and when it ends the VM comes to rest."""
     scene = scenes(vcpus=2, linger=0, request_timeout=100 * MS, max_sleep=20 * MS)
-    load = traffic(scene)
+    load = traffic(scene, pauses=True)
     time.sleep(2)
     flows(scene)
 
@@ -203,6 +203,49 @@ def test_namespace_deleted(scenes, traffic):
     net.ip("netns del stns")
     host.wait(lambda: scene.get().lost_links == 1, "the link is lost")
     host.wait(lambda: scene.nices() == [0], "awake")
+    scene.device.remove(scene.id)
+
+
+# In one namespace: a bridge, a tap that is its port, a VLAN on that. What goes takes what is on it, or in it, along.
+STACK = {"stbr": {"stbr"}, "tap": {"tap", "stvlan"}, "stvlan": {"stvlan"}, "netns": {"stbr", "tap", "stvlan"}}
+
+
+# What comes after the namespace is gone already.
+ORDERS = sorted({order[:order.index("netns") + 1] for order in itertools.permutations(STACK)})
+
+
+@pytest.mark.flavour("base", "previous")  # on the others, each of them is removed by itself
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_links_removed_in_every_order(scenes, traffic, order):
+    """Under traffic. Each that is gone is lost, whoever took it along; the first has the VM awake for good."""
+    scene = scenes(add=False)
+    net.ip("netns add stns")
+    net.ip(f"link set {scene.tap} netns stns")
+    net.ip(f"link add link {scene.tap} name stvlan type vlan id 7", "link add stbr type bridge",
+           f"link set {scene.tap} master stbr", f"link set {scene.tap} up", "link set stvlan up", "link set stbr up", netns="stns")
+    there = {"stbr": "stbr", "tap": scene.tap, "stvlan": "stvlan"}
+    with open("/run/netns/stns", "rb") as netns:
+        scene.add(linger=1 * MS, max_sleep=LONG,
+                  links=[(netns.fileno(), net.ifindex(name, "stns")) for name in there.values()])
+    scene.wait_sleepy()
+    with net.inside("stns"):
+        load = traffic(scene)
+    flows(scene)
+    lost = set()
+    for what in order:
+        if what == "netns":
+            # The senders' own sockets would keep it.
+            load.stop()
+            scene.host.close()
+            net.ip("netns del stns")
+        elif what not in lost:
+            net.ip(f"link del {there[what]}", netns="stns")
+        lost |= STACK[what]
+        host.wait(lambda: scene.get().lost_links == len(lost), f"{lost} are lost; {scene}")
+        assert len(scene.device.links(scene.id)) == len(there) - len(lost)
+        assert scene.get().state == abi.AWAKE and scene.nices() == [0]
+    time.sleep(0.1)
+    assert scene.get().state == abi.AWAKE and scene.nices() == [0]
     scene.device.remove(scene.id)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Calls and packets that nobody would make, by tests/fuzz; see Documentation/fuzz.md.
 
-How much, if not a little: FUZZ_MINUTES, or FUZZ_FULL; then from another seed each time, if FUZZ_SEED does not say.
+How much, if not a little: FUZZ_MINUTES, or FUZZ_FULL (1: all, calls, packets); then from another seed each time, if FUZZ_SEED does
+not say.
 """
 
 import bisect
@@ -29,7 +30,8 @@ pytestmark = pytest.mark.core
 FUZZ = Path(os.environ.get("SLEEPYCTL", "")).with_name("sleepy-fuzz")
 MINUTES, FULL = float(os.environ.get("FUZZ_MINUTES") or 0), os.environ.get("FUZZ_FULL")
 SEED = int(os.environ.get("FUZZ_SEED") or (random.randrange(2**32) if MINUTES or FULL else 1))
-CALLS, PACKETS = (1_000_000, 10_000_000) if FULL else (10_000 // host.SLOW, 100_000 // host.SLOW)
+CALLS = 1_000_000 if FULL in ("1", "calls") else 10_000 // host.SLOW
+PACKETS = 10_000_000 if FULL in ("1", "packets") else 100_000 // host.SLOW
 SOL_PACKET, PACKET_VNET_HDR, TUNSETCARRIER = 263, 15, 0x400454E2
 # What eBPF programs of a rule return: each class, none, and the number in some place, which the packet need not have.
 PROGRAMS = [*map(ebpf.constant, (0, 1, 2, 6, 7, 99, -1)), *map(ebpf.half_at, (12, 36, 1500, 65535, -0x100000, -0x1FFFFE))]
@@ -197,6 +199,7 @@ def test_calls(device, programs, say):
     assert sum(sum(counts.values()) for counts in outcomes.values()) == calls
     assert set(outcomes) == {*abi.CALLS, "unknown"} and set(outcomes["unknown"]) == {"ENOTTY", "EMSGSIZE"}
     assert all(outcomes[call]["done"] for call in abi.CALLS), "there was none that the module would do"
+    assert surroundings.done["replace"] and surroundings.done["renew"], "no VMM and no link came and went meanwhile"
     assert outcomes["VM_ADD"]["done"] == sum(report["added"] for report in reports)
     findings = list(itertools.chain(*(report["findings"] for report in reports)))
     assert not findings, "\n".join(findings[:20])

@@ -142,9 +142,12 @@ def test_new_rules_keep_what_is_in_flight(one, manifest):
 def test_all_or_nothing(scenes, manifest):
     one, two = (scenes(add=False, code="halt") for _ in range(2))
     good = vm_text(one)
-    (line, column, message), = refused(manifest(good + '[[vm]]\nname = "b"\nlink = "nosuch0"\n' + RULES))
+    path = manifest(good + '[[vm]]\nname = "b"\nlink = "nosuch0"\n' + RULES)
+    (line, column, message), = refused(path)
     assert (column, "link nosuch0 matches no process" in message) == (8, True), message
     assert line == good.count("\n") + 4
+    code, output, text = ctl.run("apply", path)
+    assert (code, output) == (1, "") and message in text and "nothing was changed" in text
     apply(manifest(good))
     changed = good.replace('"2ms"', '"9ms"')
     with subprocess.Popen(["sleep", "1000"]) as stranger:

@@ -102,8 +102,8 @@ def test_group_that_many_share(vms, groups, tmp_path):
     path = tmp_path / "m.toml"
     path.write_text('schema_version = 1\n[defaults]\nprofile = "udp"\nports = [7]\nlever = "cgroup"\n' + "".join(
         f'[[vm]]\nname = "{name}"\npid = {vm.vmm.pid}\n' for name, vm in zip("abcd", made)))
-    status, said, _ = ctl.run("apply", path)
-    assert status == 1
+    status, output, said = ctl.run("apply", path)
+    assert (status, output) == (1, "")
     assert f"{path}:6:1: error: a, b, c and 1 more: lever cgroup: it has no cgroup of its own: it shares /vms/all with 3 " in said
     assert said.count("lever cgroup") == 1, said
     assert ctl.ctl("vm", "list")["vms"] == []

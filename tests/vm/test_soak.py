@@ -3,7 +3,7 @@
 
 import pytest
 
-from lib import host
+from lib import churn, host
 from soak import Soak
 
 # With this seed, each operation is drawn.
@@ -24,3 +24,4 @@ def test_soak(alone):
         soak.round()
         assert not soak.found, "\n".join(soak.verdict(1))
     print(*soak.table(), sep="\n")
+    assert set(soak.done) == set(churn.OPERATIONS)

@@ -34,6 +34,7 @@ def frozen(pid):
 
 
 HOW = pytest.mark.parametrize("halted", [host.stopped, frozen], ids=["stopped", "frozen"])
+LEVER = pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
 
 
 BUSY = (errno.EBUSY, errno.EAGAIN)
@@ -58,16 +59,23 @@ def gone(scene):
     again()
 
 
+def asleep(scenes, lever=abi.NICE):
+    """A VM of two vCPUs, lowered or parked."""
+    scene = scenes(vcpus=2, lever=lever, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND)
+    scene.attached()
+    scene.wait_low()
+    return scene
+
+
 def swift(started):
     assert time.monotonic() - started < 2 * host.SLOW, "it waited for the VMM"
 
 
 @HOW
-def test_removed_while_it_does_not_run(scenes, halted):
+@LEVER
+def test_removed_while_it_does_not_run(scenes, halted, lever):
     """The weight is given back at once, the notifier when the thread runs: until then, rmmod is refused."""
-    scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
-    scene.attached()
-    scene.wait_sleepy()
+    scene = asleep(scenes, lever)
     with halted(scene.vmm.pid):
         started = time.monotonic()
         scene.device.remove(scene.id)
@@ -83,6 +91,22 @@ def test_removed_while_it_does_not_run(scenes, halted):
             assert host.refused_unload() in allowed
     again()
     run_on(scene)
+
+
+@HOW
+@LEVER
+def test_asked_while_it_does_not_run(scenes, halted, lever):
+    """It runs when it can; a thread that is parked can be stopped and frozen."""
+    scene = asleep(scenes, lever)
+    with halted(scene.vmm.pid):
+        scene.request()
+        assert scene.nices() == [0, 0]
+        before = scene.oncpu()
+        time.sleep(0.3)
+        assert scene.get().state == abi.AWAKE and scene.oncpu() == before
+    host.wait(lambda: scene.share(0.1) > 0.5, "it runs")
+    scene.answer()
+    scene.wait_low()
 
 
 @HOW
@@ -135,9 +159,7 @@ def test_added_again_before_it_has_run(scenes, halted):
 
 @HOW
 def test_killed_while_it_does_not_run(scenes, halted):
-    scene = scenes(vcpus=2, linger=1 * MS, max_sleep=LONG)
-    scene.attached()
-    scene.wait_sleepy()
+    scene = asleep(scenes)
     scene.vm.close()
     with halted(scene.vmm.pid):
         scene.vmm.stop()

@@ -29,18 +29,24 @@ def alone():
 
 
 @pytest.fixture
-def pair(scenes, alone):
-    """Two VMs on CPU 1, or on the CPUs given, with levers of their own."""
-    def make(levers=(abi.NICE, abi.NICE), cpus=(1, 1)):
-        both = [scenes(add=False) for _ in levers]
-        for scene, lever, cpu in zip(both, levers, cpus):
-            os.sched_setaffinity(scene.tids[0], {cpu})
-            scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG)
-            scene.attached()
-        for scene in both:
-            scene.wait_sleepy()
-        return both
-    return make
+def sleepers(scenes, alone):
+    """VMs on CPU 1, or on the CPUs given, with these levers; in control groups of their own, where the lever takes one."""
+    with ExitStack() as stack:
+        def make(levers=(abi.NICE, abi.NICE), cpus=None):
+            made = [scenes(add=False) for _ in levers]
+            for number, (scene, lever) in enumerate(zip(made, levers)):
+                os.sched_setaffinity(scene.tids[0], {cpus[number] if cpus else 1})
+                how = {}
+                if lever == abi.GROUP:
+                    group = stack.enter_context(cgroup.group(f"vm{number}"))
+                    group.take(scene.vmm.pid)
+                    how["group_fd"] = stack.enter_context(group.fd())
+                scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG, **how)
+                scene.attached()
+            for scene in made:
+                scene.wait_sleepy()
+            return made
+        yield make
 
 
 def vcpu(scene):
@@ -57,62 +63,46 @@ def converse(scene):
         scene.answer(turn)
 
 
-def test_sleepy_gives_way_to_awake(pair):
-    asked, other = pair()
+def test_sleepy_gives_way_to_awake(sleepers):
+    asked, other = sleepers()
     converse(asked)
     assert vcpu(other).yielded > 0
 
 
 @pytest.mark.parametrize("levers", [(abi.OBSERVE, abi.NICE), (abi.NICE, abi.OBSERVE)], ids=["asked", "other"])
-def test_observe_neither_asks_nor_gives(pair, levers):
-    asked, other = pair(levers)
+def test_observe_neither_asks_nor_gives(sleepers, levers):
+    asked, other = sleepers(levers)
     converse(asked)
     assert vcpu(other).yielded == 0
 
 
 @pytest.mark.parametrize("lever", [abi.NICE, abi.IDLE, abi.GROUP, abi.PARK], ids=["nice", "idle", "cgroup", "park"])
-def test_woken_beside_one_that_works(scenes, alone, lever):
+def test_woken_beside_one_that_works(sleepers, lever):
     """It has its CPU after a few turns of the one that works, not when that is done."""
+    works, asked, *_ = sleepers([lever] * 4)
+    works.request()
     waits = []
-    with ExitStack() as stack:
-        made = []
-        for number in range(4):
-            scene = scenes(add=False)
-            os.sched_setaffinity(scene.tids[0], {1})
-            how = {}
-            if lever == abi.GROUP:
-                group = stack.enter_context(cgroup.group(f"vm{number}"))
-                group.take(scene.vmm.pid)
-                how["group_fd"] = stack.enter_context(group.fd())
-            scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG, **how)
-            scene.attached()
-            scene.wait_sleepy()
-            made.append(scene)
-        works, asked, *_ = made
-        works.request()
-        for turn in range(10):
-            asked.wait_sleepy()
-            time.sleep(0.05)
-            before, began = vcpu(asked).oncpu, time.monotonic()
-            asked.request(turn)
-            host.wait(lambda: vcpu(asked).oncpu > before, "it runs", step=0.0005)
-            waits.append(time.monotonic() - began)
-            time.sleep(0.02)
-            asked.answer(turn)
-        for scene in made:
-            scene.vmm.stop()
+    for turn in range(10):
+        asked.wait_sleepy()
+        time.sleep(0.05)
+        before, began = vcpu(asked).oncpu, time.monotonic()
+        asked.request(turn)
+        host.wait(lambda: vcpu(asked).oncpu > before, "it runs", step=0.0005)
+        waits.append(time.monotonic() - began)
+        time.sleep(0.02)
+        asked.answer(turn)
     assert sorted(waits)[-2] < 0.1, waits
 
 
-def test_nobody_gives_way_on_another_cpu(pair):
-    asked, other = pair(cpus=(1, 0))
+def test_nobody_gives_way_on_another_cpu(sleepers):
+    asked, other = sleepers(cpus=(1, 0))
     converse(asked)
     assert vcpu(other).yielded == 0
 
 
-def test_sleepy_keeps_moving(pair):
+def test_sleepy_keeps_moving(sleepers):
     """Beside one that is woken all the time, it gives up every other turn at most."""
-    asked, other = pair()
+    asked, other = sleepers()
     first = vcpu(other)
     converse(asked)
     last = vcpu(other)
@@ -121,8 +111,8 @@ def test_sleepy_keeps_moving(pair):
     assert last.oncpu > first.oncpu
 
 
-def test_removed_while_it_gives_way(pair):
-    asked, other = pair()
+def test_removed_while_it_gives_way(sleepers):
+    asked, other = sleepers()
     for turn in range(ROUNDS):
         asked.wait_sleepy()
         asked.request(turn)
@@ -133,8 +123,8 @@ def test_removed_while_it_gives_way(pair):
         other.wait_sleepy()
 
 
-def test_killed_while_it_gives_way(pair):
-    asked, other = pair()
+def test_killed_while_it_gives_way(sleepers):
+    asked, other = sleepers()
     for turn in range(ROUNDS):
         asked.wait_sleepy()
         asked.request(turn)

@@ -42,7 +42,7 @@ def test_traced_by_a_debugger(scenes, lever):
     scene = scenes(lever=lever, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND, stir_run=1 * MS)
     tid, = scene.tids
     for turn in range(5):
-        scene.wait_sleepy()
+        scene.wait_low()
         ptrace(PTRACE_SEIZE, tid)
         ptrace(PTRACE_INTERRUPT, tid)
         wait_stopped(tid)
@@ -52,8 +52,9 @@ def test_traced_by_a_debugger(scenes, lever):
             ptrace(PTRACE_SINGLESTEP, tid)
             wait_stopped(tid)
         ptrace(PTRACE_DETACH, tid)
+        scene.wait_runs()
         scene.answer(turn)
-    scene.wait_sleepy()
+    scene.wait_low()
     ptrace(PTRACE_SEIZE, tid)
     ptrace(PTRACE_INTERRUPT, tid)
     wait_stopped(tid)
@@ -62,6 +63,7 @@ def test_traced_by_a_debugger(scenes, lever):
     ptrace(PTRACE_DETACH, tid)
     scene.add()
     scene.attached()
+    scene.wait_runs()
 
 
 @pytest.mark.core
@@ -179,13 +181,14 @@ def test_suspended(scenes, lever):
     asleep, asked = (scenes(lever=lever, linger=1 * MS, max_sleep=LONG, park_max=LONG, stir_run=1 * MS) for _ in range(2))
     for turn in range(3):
         for scene in (asleep, asked):
-            scene.wait_sleepy()
+            scene.wait_low()
         asked.request(turn)
         suspend()
         assert asleep.is_sleepy() and asked.nices() == [0] and asked.get().in_flight == 1
         asleep.request(turn)
         assert asleep.nices() == [0]
         for scene in (asleep, asked):
+            scene.wait_runs()
             scene.answer(turn)
             assert scene.stats().responses == scene.stats().requests == turn + 1
     for scene in (asleep, asked):

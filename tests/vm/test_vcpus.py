@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import abi, host
+from lib import abi, host, sched
 
 pytestmark = pytest.mark.core
 
@@ -55,7 +55,14 @@ def test_vcpu_added_later_while_in_flight(scenes):
     scene.request()
     late = scene.vmm.run(scene.vmm.vcpu(scene.kvm_fd, 1, "spin"))
     host.wait(lambda: len(tids(scene)) == 2, "the new vCPU is known", 3)
-    assert host.nice_of(late) == -5
+    assert host.nice_of(late) == 0
+    # It has a part in the next boost.
+    scene.tids.append(late)
+    scene.attached()
+    scene.answer()
+    scene.wait_sleepy()
+    scene.request()
+    assert scene.nices() == [-5, -5]
 
 
 def test_vcpu_that_nobody_runs(scenes):
@@ -105,15 +112,115 @@ def test_vcpu_that_moves_to_another_thread(scenes):
     scene.add(linger=1 * MS, max_sleep=LONG)
     scene.wait_sleepy()
     assert host.nice_of(scene.vmm.pid) == 19
-    scene.request()  # a thread that is made by a sleepy thread would begin with its nice value
     thread = scene.vmm.run(vcpu)
-    scene.answer()
     scene.tids[:] = [thread]
     host.wait(lambda: tids(scene) == [thread], "the new thread is known", 3)
     assert host.nice_of(scene.vmm.pid) == 0
     scene.wait_sleepy()
     scene.device.remove(scene.id)
     assert host.nice_of(thread) == 0
+
+
+@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
+def test_threads_that_swap_their_vcpus(scenes, lever):
+    """Both are taken for what they are now: they sleep, and wake by a request."""
+    scene = scenes(vcpus=2, lever=lever, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND)
+    scene.attached()
+    vcpus = sorted(fd for fd, what in host.fds(scene.vmm.pid).items() if what.startswith("anon_inode:kvm-vcpu:"))
+    for turn in range(6):
+        scene.vmm.swap(*vcpus)
+        scene.tids.reverse()
+        host.wait(lambda: tids(scene) == scene.tids, f"known by their new vCPUs: {tids(scene)}", 5)
+        scene.attached()
+        scene.wait_low()
+        scene.request(turn)
+        assert scene.nices() == [0, 0]
+        scene.wait_runs()
+        scene.answer(turn)
+    scene.wait_low()
+    scene.device.remove(scene.id)
+    assert scene.nices() == [0, 0]
+
+
+@pytest.mark.flavour("base", "previous")
+def test_more_vcpus_than_anything_is_done_to(scenes):
+    """The others are left as they are."""
+    scene = scenes(vcpus=abi.MAX_VCPUS + 2, code="halt", irqchip=True, linger=1 * MS, max_sleep=LONG)
+    host.wait(lambda: scene.nices() == [19] * abi.MAX_VCPUS + [0, 0], "lowered", 20)
+    assert scene.get().n_vcpus == abi.MAX_VCPUS
+    scene.request()
+    assert scene.nices() == [0] * len(scene.tids)
+    scene.answer()
+    host.wait(lambda: scene.nices() == [19] * abi.MAX_VCPUS + [0, 0], "lowered", 20)
+    scene.device.remove(scene.id)
+    assert scene.nices() == [0] * len(scene.tids)
+
+
+def runs_in_its_first_thread(scene):
+    """From now on, its VMM's first thread is that of its vCPU, and does what the VMM is told, too."""
+    vcpu = scene.vcpu_fd()
+    scene.vmm.halt(vcpu)
+    scene.vmm.step(vcpu)
+    scene.tids[:] = [scene.vmm.pid]
+    os.setpriority(os.PRIO_PROCESS, scene.vmm.pid, 3)
+    return vcpu
+
+
+@pytest.mark.parametrize("lever", [abi.NICE, abi.IDLE], ids=["nice", "idle"])
+def test_what_a_sleepy_thread_makes(scenes, lever):
+    """A thread and a process: they are like their maker without sleepy, and nobody would give them anything back."""
+    scene = scenes(add=False, code="halt")
+    vcpu = runs_in_its_first_thread(scene)
+    own = sched.get(scene.vmm.pid)
+    scene.add(lever=lever, linger=1 * MS, max_sleep=LONG)
+    scene.vmm.step(vcpu)  # a thread that waits for a command attaches when it has one
+    scene.attached()
+    host.wait(lambda: sched.get(scene.vmm.pid) != own, "lowered")
+    made = [scene.vmm.thread(), scene.vmm.fork()]
+    assert [sched.get(tid)[:2] for tid in made] == [(os.SCHED_OTHER, 3)] * 2
+    assert sched.get(scene.vmm.pid) != own
+    scene.request()
+    host.wait(lambda: sched.get(scene.vmm.pid) == own, "it is given back")
+    assert sched.get(scene.vmm.fork())[:2] == (os.SCHED_OTHER, 3)
+
+
+def test_what_a_boosted_thread_makes(scenes):
+    """It has no part in the boost, whatever the thread has made of that by itself."""
+    scene = scenes(add=False, code="halt")
+    vcpu = runs_in_its_first_thread(scene)
+    scene.add(linger=1 * MS, max_sleep=LONG, request_timeout=LONG, flags=abi.BOOST, boost_nice=-20)
+    scene.vmm.step(vcpu)
+    scene.attached()
+    scene.request()
+    assert host.nice_of(scene.vmm.pid) == -20
+    assert host.nice_of(scene.vmm.fork()) == 3
+    os.setpriority(os.PRIO_PROCESS, scene.vmm.pid, -19)
+    assert host.nice_of(scene.vmm.fork()) == 3
+
+
+def test_boost_is_not_kept(scenes):
+    """A thread may take a part of its boost back, as any may make itself less: the rest does not stay."""
+    scene = scenes(add=False, code="halt")
+    vcpu = runs_in_its_first_thread(scene)
+    scene.add(linger=1 * MS, max_sleep=LONG, request_timeout=LONG, flags=abi.BOOST, boost_nice=-20)
+    scene.request()
+    assert scene.nices() == [3], "what it makes is not watched yet"
+    scene.vmm.step(vcpu)
+    scene.attached()
+    scene.answer()
+    scene.wait_sleepy()
+    scene.request()
+    assert scene.nices() == [-20]
+    assert scene.vmm.renice(-19) == "done"
+    assert scene.vmm.renice(-20) == "EACCES"
+    scene.answer()
+    host.wait(lambda: scene.get().state == abi.SLEEPY, "asleep")
+    assert scene.nices() == [3], "left alone, but for the boost"
+    os.setpriority(os.PRIO_PROCESS, scene.vmm.pid, -18)  # as one that was allowed to before, and is late
+    scene.request(1)
+    assert scene.nices() == [3]
+    scene.device.remove(scene.id)
+    assert scene.nices() == [3]
 
 
 def program(pid):

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The demo: microVMs whose servers poll busily for their next request share one CPU, and are sent real
-//! HTTP requests, in turns with the lever `observe` and with the lever `nice`.
+//! HTTP requests, in turns with each of a few levers: `observe`, which changes nothing, and two that do.
 //!
 //! Everything else (the VMMs, the client, this program) is on another CPU. All figures but the client's
 //! own are the module's, as `sleepyctl -j stats` tells them. scripts/demo runs it in the test host.
@@ -30,7 +30,7 @@ const SPARE_CPU: usize = 0;
 const MEMORY: u32 = 64;
 
 /// In this order, in each round.
-const LEVERS: [&str; 2] = ["observe", "nice"];
+const LEVERS: [&str; 3] = ["observe", "nice", "park"];
 /// What happens in this time after a change of lever is not counted.
 const SETTLE: Duration = Duration::from_millis(500);
 

@@ -175,95 +175,65 @@ pub fn json(runs: &[Run], vms: u8) -> Result<Outcomes> {
     })
 }
 
-/// The runs side by side; two of them.
-pub fn table(runs: &[Run; 2], vms: u8, arguments: &Arguments) -> Result<String> {
-    let [a, b] = [runs[0].outcome()?, runs[1].outcome()?];
+/// The runs side by side, and what was to be reached.
+pub fn table(runs: &[Run], vms: u8, arguments: &Arguments) -> Result<String> {
+    let outcomes: Vec<Outcome> = runs.iter().map(Run::outcome).collect::<Result<_>>()?;
     let mut text = format!(
         "{vms} microVMs of 1 vCPU on 1 CPU, all polling for requests of {} ms of work;\n\
          requests to one after the other, mean pause {} ms; {} x {} s with each lever\n\n",
         arguments.work, arguments.think, arguments.rounds, arguments.seconds
     );
-    writeln!(
-        text,
-        "{:32}{:>12}{:>12}{:>16}",
-        "lever", a.lever, b.lever, "ratio"
-    )?;
-    writeln!(
-        text,
-        "{:32}{:>12}{:>12}{:>16}",
-        "requests",
-        a.requests,
-        b.requests,
-        ratio(a.requests as f64, b.requests as f64)
-    )?;
-    let mut row = |name: &str, a: u64, b: u64| {
-        writeln!(
-            text,
-            "{name:32}{:>12}{:>12}{:>16}",
-            time(a),
-            time(b),
-            ratio(a as f64, b as f64)
-        )
-    };
-    row("trigger time p50", a.trigger_ns.p50, b.trigger_ns.p50)?;
-    row("             p99", a.trigger_ns.p99, b.trigger_ns.p99)?;
-    row("execution time p50", a.exec_ns.p50, b.exec_ns.p50)?;
-    row("               p99", a.exec_ns.p99, b.exec_ns.p99)?;
-    let waited = |percent| Some((runs[0].latency(percent)?, runs[1].latency(percent)?));
-    for (name, percent) in [
-        ("response time at the client p50", 50),
-        ("                            p99", 99),
-    ] {
-        if let Some((a, b)) = waited(percent) {
-            row(name, a, b)?;
+    let mut row = |name: &str, value: &dyn Fn(&Run, &Outcome) -> String| {
+        write!(text, "{name:32}")?;
+        for (run, outcome) in runs.iter().zip(&outcomes) {
+            write!(text, "{:>12}", value(run, outcome))?;
         }
-    }
-    let share = |share: f64| format!("{:.0} %", share * 100.0);
-    writeln!(
-        text,
-        "{:32}{:>12}{:>12}{:>16}",
-        "idle CPU share",
-        share(a.idle_share),
-        share(b.idle_share),
-        ratio(a.idle_share, b.idle_share)
-    )?;
+        writeln!(text)
+    };
+    row("lever", &|_, of| of.lever.into())?;
+    row("requests", &|_, of| of.requests.to_string())?;
+    row("trigger time p50", &|_, of| time(of.trigger_ns.p50))?;
+    row("             p99", &|_, of| time(of.trigger_ns.p99))?;
+    row("execution time p50", &|_, of| time(of.exec_ns.p50))?;
+    row("               p99", &|_, of| time(of.exec_ns.p99))?;
+    let waited = |run: &Run, percent| run.latency(percent).map_or("-".into(), time);
+    row("response time at the client p50", &|run, _| waited(run, 50))?;
+    row("                            p99", &|run, _| waited(run, 99))?;
+    row("idle CPU share", &|_, of| {
+        format!("{:.0} %", of.idle_share * 100.0)
+    })?;
     text.push('\n');
-    for (name, a, b, goal) in [
-        (
-            "trigger time p99",
-            a.trigger_ns.p99,
-            b.trigger_ns.p99,
-            TRIGGER_P99_GOAL,
-        ),
-        (
-            "execution time p50",
-            a.exec_ns.p50,
-            b.exec_ns.p50,
-            EXEC_P50_GOAL,
-        ),
-    ] {
-        let reached = a as f64 >= goal * b as f64;
-        writeln!(
-            text,
-            "goal: {name} at least {goal} times lower with {}: {}",
-            runs[1].lever,
-            if reached { "reached" } else { "NOT reached" }
-        )?;
+    let of = |lever| outcomes.iter().find(|outcome| outcome.lever == lever);
+    if let (Some(without), Some(with)) = (of("observe"), of("nice")) {
+        for (name, without, with, goal) in [
+            (
+                "trigger time p99",
+                without.trigger_ns.p99,
+                with.trigger_ns.p99,
+                TRIGGER_P99_GOAL,
+            ),
+            (
+                "execution time p50",
+                without.exec_ns.p50,
+                with.exec_ns.p50,
+                EXEC_P50_GOAL,
+            ),
+        ] {
+            let times = without as f64 / with as f64;
+            writeln!(
+                text,
+                "{name} is {times:.1} times lower with nice (goal: {goal}, {})",
+                if times >= goal {
+                    "reached"
+                } else {
+                    "NOT reached"
+                }
+            )?;
+        }
     }
     Ok(text)
 }
 
 fn time(ns: u64) -> String {
     format!("{:.2} ms", ns as f64 / 1e6)
-}
-
-/// How `b` compares with `a`.
-fn ratio(a: f64, b: f64) -> String {
-    match (a, b) {
-        _ if a == b => "same".into(),
-        (_, 0.0) => "to none".into(),
-        (0.0, _) => "from none".into(),
-        _ if b < a => format!("{:.1}x lower", a / b),
-        _ => format!("{:.1}x higher", b / a),
-    }
 }

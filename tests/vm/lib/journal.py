@@ -16,8 +16,8 @@ def begin(file, test):
     _add(file, test=test)
 
 
-def end(file, test, outcome):
-    _add(file, test=test, outcome=outcome)
+def end(file, test, outcome, why=""):
+    _add(file, test=test, outcome=outcome, why=why)
 
 
 def _lines(file):
@@ -31,6 +31,11 @@ def _lines(file):
 def done(file):
     """The tests that are over: {name: "passed", "failed" or "skipped"}."""
     return {line["test"]: line["outcome"] for line in _lines(file) if "outcome" in line}
+
+
+def failures(file):
+    """The tests that failed, and why: [(name, text)]."""
+    return [(line["test"], line["why"]) for line in _lines(file) if line.get("outcome") == "failed"]
 
 
 def lost(file):

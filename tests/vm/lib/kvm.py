@@ -18,7 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
-from . import actor, host, net
+from . import actor, caller, host, net
 
 CREATE_VM, CREATE_IRQCHIP, CREATE_PIT2 = 0xAE01, 0xAE60, 0x4040AE77
 CREATE_VCPU, SET_MEMORY, RUN = 0xAE41, 0x4020AE46, 0xAE80
@@ -95,13 +95,17 @@ class Machine:
         """Runs a vCPU in a thread of its own until `halt`; returns the thread's id."""
         libc = ctypes.CDLL(None)
         stop = self.stop[vcpu] = threading.Event()
-        stop.exec = False
+        stop.exec, stop.vcpu, stop.errand = False, vcpu, None
         started = threading.Event()
 
         def body():
             thread.tid = threading.get_native_id()
             started.set()
             while not stop.is_set():
+                if stop.errand:
+                    errand, stop.errand = stop.errand, None
+                    errand()
+                vcpu = stop.vcpu
                 libc.ioctl(vcpu, ctypes.c_ulong(RUN), 0)
                 if vcpu in self.actors:
                     if self.exit_reason(vcpu) in CRASHES:
@@ -136,6 +140,38 @@ class Machine:
         signal.signal(signal.SIGUSR1, lambda *_: None)
         thread = next(thread for thread in threading.enumerate() if thread.native_id == tid)
         signal.pthread_kill(thread.ident, signal.SIGUSR1)
+
+    def swap(self, one, other):
+        """Has the threads that run two vCPUs run each the other's."""
+        there = threading.Barrier(3)
+        stops = self.stop[one], self.stop[other]
+        for stop in stops:
+            stop.errand = lambda: (there.wait(), there.wait())
+            self.kick(stop.thread.tid)
+        there.wait()
+        stops[0].vcpu, stops[1].vcpu = other, one
+        self.stop[one], self.stop[other] = stops[1], stops[0]
+        there.wait()
+
+    def renice(self, nice):
+        """Sets the main thread's nice value without the right to raise it; returns what comes of it."""
+        caller.without(caller.CAP_SYS_NICE)
+        return caller.outcome(lambda: os.setpriority(os.PRIO_PROCESS, 0, nice))
+
+    def thread(self):
+        """Makes a thread that runs no vCPU, for a while; returns its id."""
+        thread = threading.Thread(target=time.sleep, args=(10,), daemon=True)
+        thread.start()
+        return thread.native_id
+
+    def fork(self):
+        """Makes a process that does nothing, for a while; returns its id."""
+        pid = os.fork()
+        if pid == 0:
+            os.closerange(3, 4096)
+            time.sleep(10)
+            os._exit(0)
+        return pid
 
     def step(self, vcpu):
         """Runs a halting vCPU once in the main thread."""

@@ -8,6 +8,7 @@ No Linux guest and no network stack has a say in what is sent and when.
 """
 
 import os
+import time
 
 from . import abi, actor, frames, host, net
 
@@ -116,6 +117,37 @@ class Scene:
     def wait_wakes(self, cause, count=1, seconds=5):
         """Waits until it woke so many times for this cause."""
         host.wait(lambda: self.stats().wakes[cause] >= count, f"{count} x awake by {cause}; {self}", seconds)
+
+    def oncpu(self):
+        """How long its vCPUs have been on a CPU, in nanoseconds."""
+        return sum(vcpu.oncpu for vcpu in self.device.vcpus(self.id))
+
+    def wait_parked(self):
+        """Waits until it is sleepy, and every vCPU has been parked, and has no CPU."""
+        self.wait_sleepy()
+
+        def parked():
+            return all(vcpu.parked and not vcpu.flags & abi.ON_CPU for vcpu in self.device.vcpus(self.id))
+
+        host.wait(parked, f"parked; {self}")
+
+    def wait_low(self):
+        """Waits until it is sleepy, and parked if that is its lever."""
+        (self.wait_parked if self.policy.lever == abi.PARK else self.wait_sleepy)()
+
+    def wait_runs(self):
+        """Waits until each vCPU has had a CPU for a while from now on, longer than to see what is the matter."""
+        def ran():
+            return [vcpu.oncpu for vcpu in self.device.vcpus(self.id)]
+
+        before = ran()
+        host.wait(lambda: all(now > since + 5 * abi.MS for now, since in zip(ran(), before)), f"all run; {self}")
+
+    def share(self, seconds):
+        """The share of a CPU that it takes."""
+        before, began = self.oncpu(), time.monotonic()
+        time.sleep(seconds)
+        return (self.oncpu() - before) / 1e9 / (time.monotonic() - began)
 
     def attached(self, count=None):
         """Waits until every vCPU thread, or so many, has its notifier."""

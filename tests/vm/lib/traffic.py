@@ -21,10 +21,11 @@ GONE = errno.ENXIO, errno.ENODEV, errno.ENETDOWN, errno.EIO, errno.EBADFD
 
 
 class Traffic:
-    """Requests, and now and then a reset, into a tap; and answers, out of a descriptor of it."""
+    """Requests, and now and then a reset, into a tap; and answers, out of a descriptor of it. With pauses, in which all that is
+    in flight can be answered."""
 
-    def __init__(self, tap, vm_side=None):
-        self.pids = [self._start(tap, cpu) for cpu in sorted(os.sched_getaffinity(0))]
+    def __init__(self, tap, vm_side=None, pauses=False):
+        self.pids = [self._start(tap, cpu, pauses) for cpu in sorted(os.sched_getaffinity(0))]
         if vm_side:
             self.pids.append(self._start_answers(vm_side))
 
@@ -40,7 +41,7 @@ class Traffic:
                 os._exit(1)
         return pid
 
-    def _start(self, tap, cpu):
+    def _start(self, tap, cpu, pauses):
         def body():
             os.sched_setaffinity(0, {cpu})
             side, turn = net.HostSide(tap), 0
@@ -54,7 +55,8 @@ class Traffic:
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:  # the tap's queue is full
                         raise
-                time.sleep(0.002)
+                # Those on other CPUs pause at the same time.
+                time.sleep(1 - time.time() % 1 if pauses and time.time() % 1 > 0.2 else 0.002)
         return self._fork(body)
 
     def _start_answers(self, vm_side):
