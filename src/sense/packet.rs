@@ -14,6 +14,7 @@ use crate::{
     },
     uapi,
 };
+use core::cell::LazyCell;
 use kernel::{
     prelude::*,
     sync::{rcu, Arc},
@@ -176,55 +177,79 @@ pub(crate) struct LinkHook {
 
 impl PacketHook for LinkHook {
     fn packet(&self, packet: &Packet, direction: Direction) {
-        let engine = &self.engine;
-        let to_vm = direction == Direction::Egress;
-        let bit = if to_vm { uapi::TO_VM } else { uapi::FROM_VM };
-        let class = self.rules.read(&rcu::read_lock()).classify(packet, bit);
-        let ignored = class == Some(Class::Ignore);
-        if !to_vm {
-            // The device is about to tell it that this is sent.
-            engine.hush(true);
-            // To acknowledge is not all that somebody waits for.
-            if engine.parks() && !packet.segment().bare {
-                Engine::heard(engine);
-            }
+        match direction {
+            Direction::Egress => self.egress(packet),
+            Direction::Ingress => self.ingress(packet),
         }
-        if to_vm && !matches!(class, Some(Class::Wake | Class::Sleep)) {
-            let asks = matches!(class, Some(Class::Request | Class::Response));
-            let told = !ignored && Engine::packet(engine, asks);
-            if !told {
-                // Nobody waits for what the guest makes of an acknowledgement, of an end, or of what is told to many.
-                let hushed = ignored || packet.segment().bare;
-                engine.hush(hushed);
-                if engine.parks() {
-                    if !hushed {
+    }
+}
+
+impl LinkHook {
+    fn classify(&self, packet: &Packet, direction: u32) -> Option<Class> {
+        self.rules
+            .read(&rcu::read_lock())
+            .classify(packet, direction)
+    }
+
+    /// To the VM.
+    fn egress(&self, packet: &Packet) {
+        let engine = &self.engine;
+        let class = self.classify(packet, uapi::TO_VM);
+        let segment = LazyCell::new(|| packet.segment());
+        match class {
+            Some(Class::Wake | Class::Sleep) => engine.io(),
+            Some(Class::Ignore) => {
+                engine.hush(true);
+                if engine.parks() && !segment.bare && !packet.tells_many() {
+                    engine.knock(Knock::Brief);
+                }
+            }
+            Some(Class::Request | Class::Response | Class::Close) | None => {
+                let asks = matches!(class, Some(Class::Request | Class::Response));
+                if !Engine::packet(engine, asks) {
+                    // Nobody waits for what the guest makes of an acknowledgement, or of an end.
+                    engine.hush(segment.bare);
+                    if engine.parks() && !segment.bare {
                         engine.knock(Knock::Full);
-                    } else if ignored && !packet.segment().bare && !packet.tells_many() {
-                        engine.knock(Knock::Brief);
                     }
                 }
             }
-        } else if !ignored {
+        }
+        match class {
+            Some(Class::Request) => Engine::request(engine, packet.flow_hash(), segment.pushed),
+            Some(Class::Response) => Engine::answer(engine, packet.flow_hash()),
+            Some(Class::Close) => Engine::closed(engine, packet.flow_hash()),
+            Some(Class::Wake) => Engine::wake(engine, uapi::WAKE_RULE),
+            Some(Class::Sleep) => Engine::doze(engine, uapi::SLEEP_RULE),
+            Some(Class::Ignore) | None => {
+                if engine.asks() && segment.bare {
+                    Engine::acknowledged(engine, packet.flow_hash());
+                }
+            }
+        }
+    }
+
+    /// From the VM.
+    fn ingress(&self, packet: &Packet) {
+        let engine = &self.engine;
+        let class = self.classify(packet, uapi::FROM_VM);
+        let segment = LazyCell::new(|| packet.segment());
+        // The device is about to tell it that this is sent.
+        engine.hush(true);
+        // To acknowledge is not all that somebody waits for.
+        if engine.parks() && !segment.bare {
+            Engine::heard(engine);
+        }
+        if class != Some(Class::Ignore) {
             engine.io();
         }
-        match (class, to_vm) {
-            (Some(Class::Request), true) => {
-                Engine::request(engine, packet.flow_hash(), packet.segment().pushed)
-            }
-            (Some(Class::Request), false) => {
-                Engine::call(engine, packet.flow_hash(), packet.segment())
-            }
-            (Some(Class::Response), true) => Engine::answer(engine, packet.flow_hash()),
-            (Some(Class::Response), false) => {
-                Engine::response(engine, packet.flow_hash(), packet.segment())
-            }
-            (Some(Class::Close), _) => Engine::closed(engine, packet.flow_hash()),
-            (Some(Class::Wake), _) => Engine::wake(engine, uapi::WAKE_RULE),
-            (Some(Class::Sleep), _) => Engine::doze(engine, uapi::SLEEP_RULE),
-            (Some(Class::Ignore) | None, true) if engine.asks() && packet.segment().bare => {
-                Engine::acknowledged(engine, packet.flow_hash())
-            }
-            (Some(Class::Ignore) | None, _) => {}
+        match class {
+            Some(Class::Request) => Engine::call(engine, packet.flow_hash(), *segment),
+            Some(Class::Response) => Engine::response(engine, packet.flow_hash(), *segment),
+            Some(Class::Close) => Engine::closed(engine, packet.flow_hash()),
+            Some(Class::Wake) => Engine::wake(engine, uapi::WAKE_RULE),
+            Some(Class::Sleep) => Engine::doze(engine, uapi::SLEEP_RULE),
+            Some(Class::Ignore) | None => {}
         }
     }
 }
