@@ -70,6 +70,9 @@ struct Arguments {
     /// Only this cell, as "compile small, busypoll, 50 chains", or those with this in their names; may be repeated
     #[arg(long, value_name = "NAME")]
     cell: Vec<String>,
+    /// No cell: only the guest that has its CPU for itself
+    #[arg(long, conflicts_with = "cell")]
+    alone: bool,
     /// How often each system is measured in a cell [default: 3, or 1 with --size small]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: Option<u32>,
@@ -98,6 +101,9 @@ fn main() -> ExitCode {
 
 fn plan(arguments: &Arguments) -> Result<Plan> {
     let mut plan = Plan::new(arguments.size);
+    if arguments.alone {
+        plan.cells.clear();
+    }
     plan.keep(&arguments.cell)?;
     if let Some(repetitions) = arguments.repetitions {
         plan.repetitions = repetitions;
