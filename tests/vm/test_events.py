@@ -400,7 +400,7 @@ def test_removed_while_somebody_subscribes_it(acting):
     subscribing = threading.Thread(target=subscribe)
     subscribing.start()
     try:
-        for _ in range(25 if host.DEBUG else 100):
+        for _ in range(host.turns(100)):
             scene.device.remove(scene.id)
             scene.add(linger=1 * MS, max_sleep=LONG, wake_on=abi.wake_on("request", "interrupt"))
     finally:

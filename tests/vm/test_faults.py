@@ -291,7 +291,7 @@ def test_bridged_and_released(scenes):
 def test_removed_under_traffic(scenes, traffic):
     scene = scenes(vcpus=2, add=False)
     traffic(scene)
-    for _ in range(15 if not host.DEBUG else 6):
+    for _ in range(host.turns(15)):
         scene.add(linger=0, max_sleep=1 * MS, request_timeout=5 * MS)
         time.sleep(0.02)
         scene.device.remove(scene.id)
@@ -301,7 +301,7 @@ def test_removed_under_traffic(scenes, traffic):
 def test_policy_changed_under_traffic(scenes, traffic):
     scene = scenes(vcpus=2, linger=0, max_sleep=1 * MS, request_timeout=5 * MS)
     load = traffic(scene)
-    for turn in range(40 if not host.DEBUG else 15):
+    for turn in range(host.turns(40)):
         scene.set(lever=turn % 2, sleepy_nice=10 + turn % 10,
                   flags=abi.BOOST if turn % 3 == 0 else 0, boost_nice=-turn % 5 if turn % 3 == 0 else 0)
     load.stop()

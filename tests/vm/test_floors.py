@@ -13,7 +13,7 @@ from lib import abi, client, host, net, plug, watch, web
 
 RULES = ("--request", f"tcp dst port {web.HTTP}", "--response", f"tcp src port {web.HTTP}")
 PARK_MAX = abi.policy().park_max
-LONG_MINUTES = float(os.environ.get("SLEEPY_FLOOR_MINUTES", "15"))
+LONG_MINUTES = 15 if host.FULL else 4
 COMPLAINT = re.compile(r"stall|lockup|hung|blocked for more than|unstable|watchdog|BUG|WARNING|Oops", re.IGNORECASE)
 
 

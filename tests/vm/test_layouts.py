@@ -22,8 +22,8 @@ REACHES = {
     "cpuset": {"nice", "idle", "park"},
 }
 FAILS = {"autogroup": {"nice", "idle"}, "per-vm": {"nice", "idle"}}
-# Those that are like another one.
-RARE = "nested", "cpuset"
+# In a full run alone.
+RARE = "autogroup", "nested", "cpuset"
 
 
 @pytest.mark.parametrize("layout", [

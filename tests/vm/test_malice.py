@@ -104,10 +104,11 @@ def test_added_while_its_vmm_exits(scenes, device, vmm):
         takes = add(one.pid)
         device.clear()
         outcomes = collections.Counter()
-        for turn in range(60 if not host.DEBUG else 30):
+        turns = host.turns(60)
+        for turn in range(turns):
             one = vmm()
             one.machine("halt", 2)
-            pid, killer = one.pid, threading.Timer(takes * (turn % 12) / 6, one.stop)
+            pid, killer = one.pid, threading.Timer(4 * takes * turn / turns, one.stop)
             killer.start()
             try:
                 add(pid)

@@ -14,7 +14,7 @@ from lib.traffic import Traffic
 pytestmark = pytest.mark.core
 
 MS = abi.MS
-LOADS = 50 if not host.DEBUG else 12
+LOADS = host.turns(50)
 
 
 @pytest.fixture

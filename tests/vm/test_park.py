@@ -195,7 +195,7 @@ def test_interrupts_in_a_row(scenes):
     scene = scenes(code="actor", irqchip=True, lever=abi.PARK, linger=1 * MS, max_sleep=LONG, park_max=3600 * abi.SECOND,
                    stir_run=1 * MS)
     scene.wait_parked()
-    for turn in range(40 if host.DEBUG else 200):
+    for turn in range(host.turns(200)):
         before = scene.guest.interrupts()
         scene.vmm.msi(scene.kvm_fd, actor.VECTOR)
         host.wait(lambda: scene.guest.interrupts() == before + 1, f"interrupt {turn} is handled; {scene}")

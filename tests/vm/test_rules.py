@@ -200,7 +200,7 @@ def test_link_that_is_not_ethernet(box, here):
 @pytest.mark.core
 def test_many_vms(device):
     """As many VMs as are made in a few seconds; the limit itself takes minutes and gigabytes."""
-    count = 150 if not host.DEBUG else 40
+    count = host.turns(150)
     several = kvm.Vmm()
     try:
         ids = []

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.core
 
 MS = abi.MS
 LONG = 60 * abi.SECOND
-ROUNDS = 60 if not host.DEBUG else 20
+ROUNDS = host.turns(60)
 
 
 @pytest.fixture

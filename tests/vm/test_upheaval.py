@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What happens to a whole host: a debugger, another time of day, no memory, a thousand VMs."""
+"""What happens to a whole host: a debugger, another time of day, no memory, many VMs."""
 
 import ctypes
 import mmap
@@ -138,7 +138,7 @@ def kept():
 
 
 @pytest.mark.flavour("base", "previous")  # the memory kernel looks for leaks itself, after all tests
-def test_a_thousand_vms(scenes, device):
+def test_many_vms_come_and_go(scenes, device):
     """Added, attached and gone: nothing is kept of them."""
     several = [scenes(add=False, code="halt") for _ in range(4)]
 
@@ -155,10 +155,11 @@ def test_a_thousand_vms(scenes, device):
         return kept() - before
 
     references = host.refcount()
-    grown = [kept_of(200) for _ in range(5)]
-    print(f"bytes that the kernel has more after each 200 VMs: {grown}")
+    each = 200 if host.FULL else 80
+    grown = [kept_of(each) for _ in range(5)]
+    print(f"bytes that the kernel has more after each {each} VMs: {grown}")
     # What is cached is so at some time; what is lost is so each time.
-    assert min(grown) < 200 * 64, grown
+    assert min(grown) < each * 64, grown
     host.wait(lambda: host.refcount() == references, "no reference is left")
 
 

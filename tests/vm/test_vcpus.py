@@ -335,7 +335,7 @@ def test_adding_and_removing_over_and_over(scenes):
     looker = threading.Thread(target=look)
     looker.start()
     try:
-        for turn in range(30 if not host.DEBUG else 12):
+        for turn in range(host.turns(30)):
             scene.add(linger=0, max_sleep=1 * MS)
             scene.request(turn)
             scene.answer(turn)

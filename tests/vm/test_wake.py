@@ -15,7 +15,7 @@ from lib import abi, frames, host, trace
 pytestmark = pytest.mark.core
 
 MS = abi.MS
-ROUNDS = 40 if not host.DEBUG else 15
+ROUNDS = host.turns(40)
 LENGTH = len(frames.udp(True, 10000, 7, b"?"))
 
 

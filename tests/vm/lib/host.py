@@ -22,6 +22,8 @@ KVM_STAYS = FLAVOUR == "rt"
 # How much longer things take than on the base kernel; for bounds only, never for what must be exact.
 SLOW = 4 if DEBUG else 1
 EMULATED = os.environ.get("SLEEPY_ACCEL") == "tcg"
+# All of it, however long it takes.
+FULL = bool(os.environ.get("SLEEPY_FULL"))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 SYS_FINIT_MODULE, SYS_DELETE_MODULE, SYS_CLONE3, SYS_PIDFD_GETFD = 313, 176, 435, 438
@@ -34,6 +36,11 @@ def syscall(nr, *args):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def turns(full):
+    """How often to try what goes wrong now and then: so often in a full run, less elsewhere and on a debug kernel."""
+    return max(3, full // (1 if FULL else 3) // (3 if DEBUG else 1))
 
 
 def wait(condition, what, seconds=5, step=0.01):
