@@ -207,6 +207,7 @@ def test_call_that_is_reset(scenes):
     assert scene.get().calls == 0 and scene.stats().wakes["answer"] == 1 and scene.stats().closed == 1
 
 
+@pytest.mark.fast
 def test_call_that_is_never_answered(scenes):
     scene = scenes(add=False)
     linger = 200 * MS * host.SLOW

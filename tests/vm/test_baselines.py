@@ -273,6 +273,7 @@ def test_pit_is_not_lowered(scenes):
 # A boost has its budget
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("limited", [False, True])
 def test_neighbour_of_a_boosted_vm(scenes, limited):
     """A VM that always has a request in flight takes what its boost gives it, and no more than its budget."""

@@ -122,6 +122,7 @@ def test_slack_shorter_than_linger(acting):
     scene.wait_wakes("timer")
 
 
+@pytest.mark.fast
 def test_timer_whose_work_is_done_wakes_nobody(acting):
     slack = 500 * MS * host.SLOW  # for the guest to halt in
     scene = acting(wake_on=abi.wake_on("timer"), timer_slack=slack)
@@ -134,6 +135,7 @@ def test_timer_whose_work_is_done_wakes_nobody(acting):
     assert scene.stats().wakes["timer"] == 0 and scene.is_sleepy()
 
 
+@pytest.mark.fast
 def test_linger_begins_anew_with_each_event(acting):
     linger = 150 * MS * host.SLOW
     scene = acting(wake_on=abi.wake_on("interrupt"), linger=linger)
@@ -209,6 +211,7 @@ def test_sleeps_in_a_storm_of_halts(acting):
     assert scene.device.vcpus(scene.id)[0].halted - blocked < (halts() - before) / 10
 
 
+@pytest.mark.fast
 def test_device_io_is_no_spin(acting):
     scene = acting(sleep_on=abi.sleep_on("spin"), spin=500 * MS * host.SLOW)
     began = time.monotonic_ns()
@@ -223,6 +226,7 @@ def test_device_io_is_no_spin(acting):
     scene.wait_sleeps("spin")
 
 
+@pytest.mark.fast
 def test_sleeps_when_it_is_quiet(acting):
     scene = acting(sleep_on=abi.sleep_on("quiet"), quiet=300 * MS * host.SLOW, wake_on=abi.wake_on("packet"))
     for send in scene.guest.do, lambda _: scene.host.send(OTHER_PORT), lambda _: scene.answer():
@@ -369,7 +373,7 @@ def test_subscribed_and_not_while_events_come(acting):
     """All of them, all the time, while what the VM wants changes under them."""
     scene = acting(vcpus=2)
     fd = scene.vmm.irqfd(scene.kvm_fd, actor.VECTOR)
-    for turn in range(30):
+    for turn in range(host.turns(30)):
         everything = turn % 2 == 0
         scene.set(wake_on=abi.wake_on(*abi.WAKE_EVENTS) if everything else 0,
                   sleep_on=abi.sleep_on(*abi.SLEEP_EVENTS) if everything else 0)

@@ -30,6 +30,7 @@ def slab():
     raise AssertionError("no SUnreclaim in /proc/meminfo")
 
 
+@pytest.mark.fast
 def test_many_flows(scenes):
     """A peer that opens a flow with each packet, and a guest that answers none: awake for that, and not for longer."""
     timeout = 1000 * MS * host.SLOW
@@ -72,6 +73,7 @@ def test_answers_in_the_name_of_another(scenes):
     victim.wait_sleeps("response")
 
 
+@pytest.mark.fast
 def test_sequence_numbers_of_a_liar(scenes):
     """A guest that sends nothing but what it has sent before says nothing: it is awake until its request is lost."""
     timeout = 500 * MS * host.SLOW

@@ -71,6 +71,7 @@ def test_interrupt_ends_a_park(scenes):
 KNOWN = pytest.mark.parametrize("rules", [[], [(abi.IGNORE, abi.TO_VM, frames.ipv4_port(17, True, 9))]], ids=["unknown", "ignored"])
 
 
+@pytest.mark.fast
 @KNOWN
 def test_packet_lets_it_run(scenes, rules):
     """One that is no request: whoever sends it is answered before `park_max`. Many let it run for no more than its share."""
@@ -98,6 +99,7 @@ def test_packet_lets_it_run(scenes, rules):
     assert scene.is_sleepy()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("sends", ["nothing", "acknowledgement", "something"])
 @KNOWN
 def test_packet_of_which_a_guest_makes_nothing(scenes, rules, sends):

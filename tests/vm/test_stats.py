@@ -91,6 +91,7 @@ def test_preempted_is_not_blocked(scenes):
     assert sum(scene.stats().oncpu["idle"] for scene in both) <= 0.75 * total, "both on one CPU at once"
 
 
+@pytest.mark.fast
 def test_weight_takes_and_gives_cpu(scenes):
     """The lever is real: of two VMs on one CPU, the sleepy one gets a small share, and all of it back."""
     asleep, busy = scenes(add=False), scenes(add=False)

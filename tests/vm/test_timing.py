@@ -88,6 +88,7 @@ def test_lost_request_frees_it_after_request_timeout(scenes):
     assert (stats.timeouts, stats.sleeps["timeout"], stats.wakes["request"]) == (4, 4, 4)
 
 
+@pytest.mark.fast
 def test_repeated_request_is_not_lost(scenes):
     """Retransmission shows that the client still waits: its timeout begins anew."""
     timeout = 400 * MS * host.SLOW
@@ -108,6 +109,7 @@ def test_repeated_request_is_not_lost(scenes):
         assert timeouts == 0
 
 
+@pytest.mark.fast
 def test_other_flow_does_not_prolong_a_lost_one(scenes):
     timeout = 300 * MS * host.SLOW
     scene = scenes(linger=2 * MS, request_timeout=timeout, max_sleep=60 * abi.SECOND)
@@ -143,6 +145,7 @@ def test_max_sleep_stirs(scenes):
     assert stats.sleeps["rest"] >= ROUNDS
 
 
+@pytest.mark.fast
 def test_request_while_stirred(scenes):
     """A request that finds it awake is in flight like any other."""
     scene = scenes(linger=300 * MS * host.SLOW, max_sleep=20 * MS)

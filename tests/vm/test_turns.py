@@ -69,6 +69,7 @@ def test_sleepy_gives_way_to_awake(sleepers):
     assert vcpu(other).yielded > 0
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("levers", [(abi.OBSERVE, abi.NICE), (abi.NICE, abi.OBSERVE)], ids=["asked", "other"])
 def test_observe_neither_asks_nor_gives(sleepers, levers):
     asked, other = sleepers(levers)
@@ -76,6 +77,7 @@ def test_observe_neither_asks_nor_gives(sleepers, levers):
     assert vcpu(other).yielded == 0
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("lever", [abi.NICE, abi.IDLE, abi.GROUP, abi.PARK], ids=["nice", "idle", "cgroup", "park"])
 def test_woken_beside_one_that_works(sleepers, lever):
     """It has its CPU after a few turns of the one that works, not when that is done."""

@@ -210,6 +210,7 @@ def test_vms_do_not_wake_each_other(scenes):
     assert other.stats().requests == 0
 
 
+@pytest.mark.fast
 def test_full_flow_table_is_in_flight(scenes):
     """More flows than it can tell apart: it stays awake, until they are answered and the rest is lost."""
     # Long enough for all packets below, which take their time on a debug kernel.
