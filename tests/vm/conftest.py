@@ -196,6 +196,15 @@ def shared(test_host):
 
 
 @pytest.fixture
+def alone():
+    """The test itself stays off CPU 1, where the VMs are."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
+    yield
+    os.sched_setaffinity(0, cpus)
+
+
+@pytest.fixture
 def free_kvm(aftermath, shared, guests):
     """Nobody uses KVM's own modules."""
     shared.stop()

@@ -286,12 +286,6 @@ def test_neighbour_of_a_boosted_vm(scenes, limited):
     chatty.request()
     time.sleep(0.5)
 
-    def oncpu():
-        return [scene.device.vcpus(scene.id)[0].oncpu for scene in (chatty, neighbour)]
-
-    before = oncpu()
-    time.sleep(3)
-    mine, its = (after - before for before, after in zip(before, oncpu()))
-    share = its / (mine + its)
+    share = neighbour.share_beside(chatty, lambda: time.sleep(3))
     # Beside nice -20, one of nice 0 has 1/88; beside its like, a half, for nine tenths of the time.
     assert (0.35 < share < 0.55) if limited else share < 0.1, share

@@ -142,34 +142,24 @@ FLOODS = {
 @pytest.mark.flavour("base", "previous")  # on a debug kernel, what the host does for both is most of it
 @pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
-def test_neighbour_of_one_that_floods(scenes, flood, lever):
+def test_neighbour_of_one_that_floods(scenes, alone, flood, lever):
     """It has of their CPU what it has if sleepy only looks on: a half."""
-    cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {0})
-    try:
-        liar = scenes(add=False, code="actor", irqchip=True)
-        neighbour = scenes(add=False)
-        for scene in liar, neighbour:
-            os.sched_setaffinity(scene.tids[0], {1})
-        everything = {"wake_on": abi.wake_on(*abi.WAKE_EVENTS), "sleep_on": abi.sleep_on("response", "hint")}
-        liar.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=5 * MS, stir_run=1 * MS, **everything)
-        neighbour.add(lever=abi.OBSERVE)
+    liar = scenes(add=False, code="actor", irqchip=True)
+    neighbour = scenes(add=False)
+    for scene in liar, neighbour:
+        os.sched_setaffinity(scene.tids[0], {1})
+    everything = {"wake_on": abi.wake_on(*abi.WAKE_EVENTS), "sleep_on": abi.sleep_on("response", "hint")}
+    liar.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=5 * MS, stir_run=1 * MS, **everything)
+    neighbour.add(lever=abi.OBSERVE)
 
-        def oncpu():
-            return [scene.device.vcpus(scene.id)[0].oncpu for scene in (liar, neighbour)]
+    def floods():
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            if liar.guest.ready() or flood is requests:
+                flood(liar)
+                time.sleep(0.001)
 
-        def share():
-            before, end = oncpu(), time.monotonic() + 3
-            while time.monotonic() < end:
-                if liar.guest.ready() or flood is requests:
-                    flood(liar)
-                    time.sleep(0.001)
-            mine, its = (after - before for before, after in zip(before, oncpu()))
-            return its / (mine + its)
-
-        taken = share()
-        liar.set(lever=abi.OBSERVE)
-        assert taken > share() - 0.1
-        assert taken > 0.35
-    finally:
-        os.sched_setaffinity(0, cpus)
+    taken = neighbour.share_beside(liar, floods)
+    liar.set(lever=abi.OBSERVE)
+    assert taken > neighbour.share_beside(liar, floods) - 0.1
+    assert taken > 0.35

@@ -47,21 +47,17 @@ def test_phases_add_up(scenes):
     assert stats.time["sleepy"] >= 150 * MS
 
 
-def test_oncpu_of_a_spinning_vm(scenes):
+def test_oncpu_of_a_spinning_vm(scenes, alone):
     """A vCPU that never stops, alone on its CPU, is on it nearly all of the time, in whatever phase."""
     scene = scenes(add=False)
     os.sched_setaffinity(scene.tids[0], {1})
-    os.sched_setaffinity(0, {0})
-    try:
-        scene.add(linger=50 * MS, max_sleep=LONG)
-        scene.attached()
-        first = scene.stats()
-        time.sleep(1)
-        scene.request()
-        time.sleep(0.5)
-        stats, vcpu = scene.stats(), scene.device.vcpus(scene.id)[0]
-    finally:
-        os.sched_setaffinity(0, {0, 1})
+    scene.add(linger=50 * MS, max_sleep=LONG)
+    scene.attached()
+    first = scene.stats()
+    time.sleep(1)
+    scene.request()
+    time.sleep(0.5)
+    stats, vcpu = scene.stats(), scene.device.vcpus(scene.id)[0]
     for phase in ("in_flight", "sleepy"):
         spent = stats.time[phase] - first.time[phase]
         on_cpu = stats.oncpu[phase] - first.oncpu[phase]
@@ -92,31 +88,19 @@ def test_preempted_is_not_blocked(scenes):
 
 
 @pytest.mark.fast
-def test_weight_takes_and_gives_cpu(scenes):
+def test_weight_takes_and_gives_cpu(scenes, alone):
     """The lever is real: of two VMs on one CPU, the sleepy one gets a small share, and all of it back."""
     asleep, busy = scenes(add=False), scenes(add=False)
     for scene in (asleep, busy):
         os.sched_setaffinity(scene.tids[0], {1})
-    os.sched_setaffinity(0, {0})
-
-    def share():
-        first = [scene.device.vcpus(scene.id)[0].oncpu for scene in (asleep, busy)]
-        time.sleep(1)
-        last = [scene.device.vcpus(scene.id)[0].oncpu for scene in (asleep, busy)]
-        mine, others = (b - a for a, b in zip(first, last))
-        return mine / (mine + others)
-
-    try:
-        asleep.add(linger=1 * MS, max_sleep=LONG)
-        busy.add(lever=abi.OBSERVE, linger=1 * MS, max_sleep=LONG)
-        asleep.attached()
-        busy.attached()
-        asleep.wait_sleepy()
-        assert share() < 0.15  # by weight: 15 / (15 + 1024)
-        asleep.request()
-        assert share() > 0.3  # by weight: 1/2
-    finally:
-        os.sched_setaffinity(0, {0, 1})
+    asleep.add(linger=1 * MS, max_sleep=LONG)
+    busy.add(lever=abi.OBSERVE, linger=1 * MS, max_sleep=LONG)
+    asleep.attached()
+    busy.attached()
+    asleep.wait_sleepy()
+    assert asleep.share_beside(busy) < 0.15  # by weight: 15 / (15 + 1024)
+    asleep.request()
+    assert asleep.share_beside(busy) > 0.3  # by weight: 1/2
 
 
 def test_halted(scenes):
@@ -187,19 +171,15 @@ def test_trigger_time_of_a_vm_without_cpu(scenes):
     assert upper >= continued - begin - 50 * MS and lower <= time.monotonic_ns() - begin
 
 
-def test_trigger_time_of_a_running_vm_is_zero(scenes):
+def test_trigger_time_of_a_running_vm_is_zero(scenes, alone):
     scene = scenes(add=False)
     os.sched_setaffinity(scene.tids[0], {1})
-    os.sched_setaffinity(0, {0})
-    try:
-        scene.add(linger=1 * MS, max_sleep=LONG)
-        scene.attached()
-        scene.wait_sleepy()
-        for turn in range(20):
-            scene.request(turn)
-            scene.answer(turn)
-    finally:
-        os.sched_setaffinity(0, {0, 1})
+    scene.add(linger=1 * MS, max_sleep=LONG)
+    scene.attached()
+    scene.wait_sleepy()
+    for turn in range(20):
+        scene.request(turn)
+        scene.answer(turn)
     stats = scene.stats()
     assert stats.trigger[0] >= 10, "alone on its CPU, it was on it most of the time"
 

@@ -64,9 +64,7 @@ def triggers(made, lever, slice=0, **policy):
 
 
 @pytest.mark.parametrize("vms", [int(size) for size in SIZES.split(",")])
-def test_triggers(scenes, report, vms):
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {0})
+def test_triggers(scenes, alone, report, vms):
     made = [scenes(add=False) for _ in range(vms)]
     report += ["", f"Trigger times in ms, {vms} VMs that spin on one CPU, {ROUNDS} requests:", "",
                f"{'lever':26} {'p50':>7} {'p90':>7} {'p99':>7}   {'to effect: p50':>14} {'p99':>7}"]
@@ -77,6 +75,5 @@ def test_triggers(scenes, report, vms):
         median[name] = at(trigger, 0.5)
         later = "".join(f"{at(effect, part):{width}.2f}" for part, width in ((0.5, 17), (0.99, 8))) if sum(effect) else ""
         report += [f"{name:26} " + " ".join(f"{at(trigger, part):7.2f}" for part in (0.5, 0.9, 0.99)) + later]
-    os.sched_setaffinity(0, before)
     for lever in ("nice", "idle", "park"):
         assert median[lever] < median["observe"], median

@@ -20,15 +20,6 @@ ROUNDS = host.turns(60)
 
 
 @pytest.fixture
-def alone():
-    """The test itself stays off the VMs' CPU."""
-    cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {0})
-    yield
-    os.sched_setaffinity(0, cpus)
-
-
-@pytest.fixture
 def sleepers(scenes, alone):
     """VMs on CPU 1, or on the CPUs given, with these levers; in control groups of their own, where the lever takes one."""
     with ExitStack() as stack:

@@ -149,6 +149,13 @@ class Scene:
         time.sleep(seconds)
         return (self.oncpu() - before) / 1e9 / (time.monotonic() - began)
 
+    def share_beside(self, other, during=lambda: time.sleep(1)):
+        """Its share of the time that it and another are on a CPU."""
+        before = self.oncpu(), other.oncpu()
+        during()
+        mine, others = self.oncpu() - before[0], other.oncpu() - before[1]
+        return mine / (mine + others)
+
     def attached(self, count=None):
         """Waits until every vCPU thread, or so many, has its notifier."""
         def all_attached():
