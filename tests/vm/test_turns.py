@@ -16,7 +16,7 @@ pytestmark = pytest.mark.core
 
 MS = abi.MS
 LONG = 60 * abi.SECOND
-ROUNDS = host.turns(60)
+ROUNDS = host.turns(180)
 
 
 @pytest.fixture
