@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -103,6 +104,14 @@ def test_check_needs_nothing(manifest):
     assert lines[0] == f"{bad}:5:1: error: there is no key `lingr`; did you mean `linger`?"
     assert lines[1].startswith(f"{bad}:8:10: error: `filter`: no packet on an Ethernet link can ever match")
     host.load()
+
+
+def test_more_vms_than_descriptors(scenes, manifest):
+    """A plan for many VMs has more descriptors open than a process may have that nobody has thought of."""
+    path = manifest("".join(vm_text(scenes(add=False, code="halt"), f"vm{number}") for number in range(8)))
+    few = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))}
+    answer = ctl.ctl("apply", path, **few)["apply"]
+    assert [vm["action"] for vm in answer["vms"]] == ["added"] * 8
 
 
 def test_add_change_nothing(one, manifest):

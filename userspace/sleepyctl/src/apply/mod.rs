@@ -2,6 +2,8 @@
 
 //! `apply`
 
+use std::fs;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
@@ -173,16 +175,22 @@ pub fn run(output: Output, args: &ApplyArgs) -> Result<Exit> {
     }))
 }
 
-/// Each VM takes a few descriptors: its process, its links' namespaces. If this is not permitted, opening fails, in words.
+/// Each VM takes a few descriptors: its process, its links' namespaces. Who may not have more than the hard limit has that; if it is not
+/// enough, opening fails, in words.
 fn raise_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    );
+    let most = fs::read_to_string("/proc/sys/fs/nr_open")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let hard = getrlimit(Resource::Nofile).maximum;
+    for limit in [most, hard] {
+        let limit = Rlimit {
+            current: limit,
+            maximum: limit,
+        };
+        if setrlimit(Resource::Nofile, limit).is_ok() {
+            break;
+        }
+    }
 }
 
 /// What is removed goes first, so that its links are free.
