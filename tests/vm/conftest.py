@@ -196,7 +196,7 @@ def shared(test_host):
 
 
 @pytest.fixture
-def alone():
+def aside():
     """The test itself stays off CPU 1, where the VMs are."""
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {0})

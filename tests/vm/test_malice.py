@@ -142,7 +142,7 @@ FLOODS = {
 @pytest.mark.flavour("base", "previous")  # on a debug kernel, what the host does for both is most of it
 @pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
-def test_neighbour_of_one_that_floods(scenes, alone, flood, lever):
+def test_neighbour_of_one_that_floods(scenes, aside, flood, lever):
     """It has of their CPU what it has if sleepy only looks on: a half."""
     liar = scenes(add=False, code="actor", irqchip=True)
     neighbour = scenes(add=False)

@@ -47,7 +47,7 @@ def test_phases_add_up(scenes):
     assert stats.time["sleepy"] >= 150 * MS
 
 
-def test_oncpu_of_a_spinning_vm(scenes, alone):
+def test_oncpu_of_a_spinning_vm(scenes, aside):
     """A vCPU that never stops, alone on its CPU, is on it nearly all of the time, in whatever phase."""
     scene = scenes(add=False)
     os.sched_setaffinity(scene.tids[0], {1})
@@ -88,7 +88,7 @@ def test_preempted_is_not_blocked(scenes):
 
 
 @pytest.mark.fast
-def test_weight_takes_and_gives_cpu(scenes, alone):
+def test_weight_takes_and_gives_cpu(scenes, aside):
     """The lever is real: of two VMs on one CPU, the sleepy one gets a small share, and all of it back."""
     asleep, busy = scenes(add=False), scenes(add=False)
     for scene in (asleep, busy):
@@ -171,7 +171,7 @@ def test_trigger_time_of_a_vm_without_cpu(scenes):
     assert upper >= continued - begin - 50 * MS and lower <= time.monotonic_ns() - begin
 
 
-def test_trigger_time_of_a_running_vm_is_zero(scenes, alone):
+def test_trigger_time_of_a_running_vm_is_zero(scenes, aside):
     scene = scenes(add=False)
     os.sched_setaffinity(scene.tids[0], {1})
     scene.add(linger=1 * MS, max_sleep=LONG)

@@ -64,7 +64,7 @@ def triggers(made, lever, slice=0, **policy):
 
 
 @pytest.mark.parametrize("vms", [int(size) for size in SIZES.split(",")])
-def test_triggers(scenes, alone, report, vms):
+def test_triggers(scenes, aside, report, vms):
     made = [scenes(add=False) for _ in range(vms)]
     report += ["", f"Trigger times in ms, {vms} VMs that spin on one CPU, {ROUNDS} requests:", "",
                f"{'lever':26} {'p50':>7} {'p90':>7} {'p99':>7}   {'to effect: p50':>14} {'p99':>7}"]

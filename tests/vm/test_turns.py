@@ -20,7 +20,7 @@ ROUNDS = host.turns(180)
 
 
 @pytest.fixture
-def sleepers(scenes, alone):
+def sleepers(scenes, aside):
     """VMs on CPU 1, or on the CPUs given, with these levers; in control groups of their own, where the lever takes one."""
     with ExitStack() as stack:
         def make(levers=(abi.NICE, abi.NICE), cpus=None):

@@ -141,7 +141,7 @@ class Scene:
             return [vcpu.oncpu for vcpu in self.device.vcpus(self.id)]
 
         before = ran()
-        host.wait(lambda: all(now > since + 5 * abi.MS for now, since in zip(ran(), before)), f"all run; {self}")
+        host.wait(lambda: all(now - then > 5 * abi.MS for then, now in zip(before, ran())), f"all run; {self}")
 
     def share(self, seconds):
         """The share of a CPU that it takes."""
