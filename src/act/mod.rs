@@ -209,6 +209,9 @@ impl Act {
             let wakes = self.level == Level::Sleepy;
             self.level = level;
             self.move_threads(wakes.then(|| woken.unwrap_or(now)));
+        } else if level == Level::Boost && !self.closed {
+            // One that nobody watched when the boost began may be watched now.
+            self.bring();
         }
         if let Some(woken) = woken.filter(|_| self.wakes_at_once()) {
             self.later
@@ -255,9 +258,7 @@ impl Act {
         if !parks {
             self.parking.end();
         }
-        for thread in &mut self.threads {
-            thread.bring(&self.lever, self.level, &self.turns);
-        }
+        self.bring();
         if parks {
             self.parking.begin();
             self.look();
@@ -266,6 +267,12 @@ impl Act {
         }
         if self.lever.is_later() {
             Later::want(&self.later, self.level == Level::Sleepy, woken);
+        }
+    }
+
+    fn bring(&mut self) {
+        for thread in &mut self.threads {
+            thread.bring(&self.lever, self.level, &self.turns);
         }
     }
 

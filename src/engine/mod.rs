@@ -258,8 +258,10 @@ impl Engine {
     }
 
     /// A vCPU is watched from now on. From its notifier.
-    pub(crate) fn watched(&self) {
-        self.vcpus.add(1, Relaxed);
+    pub(crate) fn watched(this: &Timed<Self>) {
+        this.vcpus.add(1, Relaxed);
+        // A boost has waited for that.
+        this.poke();
     }
 
     /// A vCPU is not watched any more. From its notifier.

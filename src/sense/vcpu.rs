@@ -111,7 +111,7 @@ impl Observer for Vcpu {
         self.pause.run_in(now);
         if !self.pause.seat().is_watched() {
             self.pause.seat().watch(true);
-            self.engine.watched();
+            Engine::watched(&self.engine);
         }
         if self.idle.load(Relaxed) {
             self.idle.store(false, Relaxed);

@@ -68,6 +68,20 @@ def test_boost_when_request_finds_it_awake(scenes):
     assert scene.get().state == abi.AWAKE
 
 
+def test_boost_that_waits_for_the_notifier(scenes):
+    """A request has come before the thread has run with sleepy for the first time."""
+    scene = scenes(add=False)
+    with host.stopped(scene.vmm.pid):
+        scene.add(linger=1 * MS, flags=abi.BOOST, boost_nice=-5, max_sleep=LONG, request_timeout=LONG)
+        scene.wait_sleepy()
+        scene.request()
+        host.wait(lambda: scene.get().state == abi.AWAKE, "awake")
+        assert scene.nices() == [0], "what it makes would be boosted for good"
+    host.wait(lambda: scene.nices() == [-5], f"boosted; {scene}")
+    scene.answer()
+    scene.wait_sleepy()
+
+
 def test_boost_that_is_no_boost(scenes):
     """A boost is used only below a thread's own nice value."""
     scene = scenes(nice=-10, linger=2 * MS, flags=abi.BOOST, boost_nice=-5, max_sleep=LONG)
