@@ -178,20 +178,23 @@ def test_calls(device, programs, say):
         stack.callback(surroundings.close)
         arguments = [*programs, *(f"--vmm={vmm.pid}" for vmm in surroundings.vmms),
                      *(f"--link={tap}" for tap in surroundings.taps), *(f"--group={group.path}" for group in groups)]
-        fuzzers = [Fuzzer("calls", CALLS // 2, SEED + number, "--threads=3", *arguments) for number in range(2)]
-        for fuzzer in fuzzers:
-            stack.callback(fuzzer.stop)
-        while any(fuzzer.child.poll() is None for fuzzer in fuzzers):
-            surroundings.change()
-            time.sleep(0.1)
-        reports = [fuzzer.report() for fuzzer in fuzzers]
+        reports, seeds = [], itertools.count(SEED)
+        # On a fast machine they may be through before anything has happened.
+        while not (surroundings.done["replace"] and surroundings.done["renew"]):
+            fuzzers = [Fuzzer("calls", CALLS // 2, next(seeds), "--threads=3", *arguments) for _ in range(2)]
+            for fuzzer in fuzzers:
+                stack.callback(fuzzer.stop)
+            while any(fuzzer.child.poll() is None for fuzzer in fuzzers):
+                surroundings.change()
+                time.sleep(0.1)
+            reports += [fuzzer.report() for fuzzer in fuzzers]
         device.clear()
     outcomes = {}
     for report in reports:
         for call, counts in report["outcomes"].items():
             outcomes.setdefault(call, Counter()).update(
                 {errno.errorcode.get(int(code), "done"): count for code, count in counts.items()})
-    calls, seconds = sum(report["calls"] for report in reports), max(report["seconds"] for report in reports)
+    calls, seconds = sum(report["calls"] for report in reports), sum(report["seconds"] for report in reports) / 2
     say(f"{calls} calls in {seconds:.0f} s: {calls / seconds:.0f} per second")
     for call, counts in sorted(outcomes.items()):
         say(f"{call:9} {listed(counts)}")
@@ -199,7 +202,6 @@ def test_calls(device, programs, say):
     assert sum(sum(counts.values()) for counts in outcomes.values()) == calls
     assert set(outcomes) == {*abi.CALLS, "unknown"} and set(outcomes["unknown"]) == {"ENOTTY", "EMSGSIZE"}
     assert all(outcomes[call]["done"] for call in abi.CALLS), "there was none that the module would do"
-    assert surroundings.done["replace"] and surroundings.done["renew"], "no VMM and no link came and went meanwhile"
     assert outcomes["VM_ADD"]["done"] == sum(report["added"] for report in reports)
     findings = list(itertools.chain(*(report["findings"] for report in reports)))
     assert not findings, "\n".join(findings[:20])
