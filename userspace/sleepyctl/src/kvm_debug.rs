@@ -2,11 +2,12 @@
 
 //! What KVM shows of its VMs in debugfs: which threads run vCPUs, and whether KVM halts them itself.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
 use procfs::process::Process;
+
+use crate::index::Index;
 
 /// A VM.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,9 +22,37 @@ pub struct Vm {
     pub halts_inside: Option<bool>,
 }
 
-/// All VMs; none without debugfs, or without the right to look into it.
-pub fn vms() -> Option<Vec<Vm>> {
-    vms_in(Path::new("/sys/kernel/debug/kvm"))
+/// All VMs.
+#[derive(Debug, Default)]
+pub struct Vms {
+    all: Vec<Vm>,
+    by_thread: Index<i32>,
+}
+
+impl Vms {
+    /// Those there are now; none without debugfs, or without the right to look into it.
+    pub fn here() -> Option<Self> {
+        vms_in(Path::new("/sys/kernel/debug/kvm")).map(Self::new)
+    }
+
+    fn new(all: Vec<Vm>) -> Self {
+        let mut by_thread = Index::default();
+        for (number, vm) in all.iter().enumerate() {
+            by_thread.add(number, vm.threads().iter().copied());
+        }
+        Self { all, by_thread }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Vm> {
+        self.all.iter()
+    }
+
+    /// Those of a process with these threads.
+    pub fn of(&self, tasks: &[i32]) -> impl Iterator<Item = &Vm> {
+        let numbers = self.by_thread.with_any(tasks.iter());
+        numbers.into_iter().map(|number| &self.all[number])
+    }
 }
 
 fn vms_in(directory: &Path) -> Option<Vec<Vm>> {
@@ -50,19 +79,19 @@ fn vms_in(directory: &Path) -> Option<Vec<Vm>> {
 }
 
 impl Vm {
-    /// Whether it is of the process with these threads.
-    pub fn is_of(&self, tasks: &HashSet<i32>) -> bool {
+    /// Threads of its process. Its maker may have handed it on.
+    fn threads(&self) -> &[i32] {
         if self.tids.is_empty() {
-            tasks.contains(&self.maker)
+            std::slice::from_ref(&self.maker)
         } else {
-            self.tids.iter().any(|tid| tasks.contains(tid))
+            &self.tids
         }
     }
 
     /// Its process; none if that has ended, or is not to be seen.
     pub fn process(&self) -> Option<i32> {
-        let thread = self.tids.first().unwrap_or(&self.maker);
-        Some(Process::new(*thread).ok()?.status().ok()?.tgid)
+        let thread = *self.threads().first()?;
+        Some(Process::new(thread).ok()?.status().ok()?.tgid)
     }
 }
 
@@ -103,12 +132,10 @@ mod tests {
         let tids: Vec<_> = vms.iter().map(|vm| (vm.fd, vm.tids.as_slice())).collect();
         assert_eq!(tids, [(5, &[][..]), (5, &[51]), (9, &[43, 44])]);
         // One whose vCPUs have not run is known by its maker.
-        let of = |tid| {
-            vms.iter()
-                .filter(|vm| vm.is_of(&HashSet::from([tid])))
-                .count()
-        };
-        assert_eq!([of(60), of(43), of(42), of(7)], [1, 1, 0, 0]);
+        let all = Vms::new(vms.clone());
+        let of = |tasks: &[i32]| all.of(tasks).count();
+        assert_eq!([of(&[60]), of(&[43]), of(&[42]), of(&[7])], [1, 1, 0, 0]);
+        assert_eq!([of(&[43, 44]), of(&[42, 44, 60])], [1, 2]);
         if cfg!(target_arch = "x86_64") {
             let inside: Vec<_> = vms.iter().map(|vm| vm.halts_inside).collect();
             assert_eq!(inside, [Some(true), Some(false), Some(true)]);

@@ -29,6 +29,7 @@ mod generate;
 mod help;
 mod histogram;
 mod host;
+mod index;
 mod ioctl;
 mod kvm_debug;
 mod lever;

@@ -128,6 +128,7 @@ pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Re
 
 fn targets<'a>(vms: &'a [Vm], processes: &Processes, report: &mut Report) -> Vec<Target<'a>> {
     let mut targets: Vec<Target<'a>> = Vec::new();
+    let (mut names, mut machines) = (HashSet::new(), HashMap::new());
     for vm in vms {
         let spot = vm.selector.spot;
         let found = match processes.find(&vm.selector.value, vm.each) {
@@ -149,16 +150,17 @@ fn targets<'a>(vms: &'a [Vm], processes: &Processes, report: &mut Report) -> Vec
                 report.error(vm.name.spot, message);
                 continue;
             }
-            if targets.iter().any(|other| other.name == name) {
+            if names.contains(&name) {
                 report.error(vm.name.spot, format!("two VMs would be called `{name}`"));
                 continue;
             }
-            let same = |other: &&Target<'_>| (other.pid, other.vm.vm_fd) == (pid, vm.vm_fd);
-            if let Some(other) = targets.iter().find(same) {
-                let message = format!("process {pid} is that of `{}` already", other.name);
+            if let Some(other) = machines.get(&(pid, vm.vm_fd)) {
+                let message = format!("process {pid} is that of `{other}` already");
                 report.error(spot, message);
                 continue;
             }
+            names.insert(name.clone());
+            machines.insert((pid, vm.vm_fd), name.clone());
             targets.push(Target { vm, name, pid });
         }
     }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{Group, Hierarchy, below, common, up};
+use super::{Group, Hierarchy, common, up};
 use crate::output::counted;
 
 /// Other VMs.
@@ -17,17 +17,13 @@ pub struct Others {
 }
 
 impl Others {
-    /// Those that are called so.
-    pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+    /// So many that are called so; no more names are taken than are told.
+    pub fn new<'a>(count: usize, names: impl Iterator<Item = &'a str>) -> Self {
         const FEW: usize = 3;
-        let mut others = Self::default();
-        for name in names {
-            if others.count < FEW {
-                others.names.push(name.to_string());
-            }
-            others.count += 1;
+        Self {
+            count,
+            names: names.take(FEW).map(str::to_string).collect(),
         }
-        others
     }
 
     /// The same, without names.
@@ -95,20 +91,18 @@ impl fmt::Display for Missing {
 
 /// The group of a VM whose threads are in these groups: the nearest that has them all and that has a CPU controller; or
 /// the systemd unit around that, if nobody else is in it. If the group holds another VM as well, there is none.
-/// `others` are what other VMs are called, and the groups of their threads.
+/// `others` says which other VMs have threads in a group, or below it.
 pub fn find<'a>(
     hierarchy: &Hierarchy,
     groups: impl Iterator<Item = &'a str>,
-    others: impl Iterator<Item = (&'a str, Vec<&'a str>)>,
+    others: impl FnOnce(&str) -> Others,
 ) -> Result<Group, Missing> {
     let nearest = common(groups).ok_or(Missing::Unseen)?;
     if hierarchy.path(&nearest).is_none() {
         return Err(Missing::Unmounted(nearest));
     }
     let name = hierarchy.accounts(&nearest);
-    let is_inside = |groups: &[&str]| groups.iter().any(|group| below(&name, group).is_some());
-    let inside = others.filter(|(_, groups)| is_inside(groups));
-    let inside = Others::new(inside.map(|(name, _)| name));
+    let inside = others(&name);
     let is_root = hierarchy.is_root(&name);
     if (is_root || inside.count > 0) && name != nearest {
         let commands = hierarchy.enable(&nearest);
@@ -137,14 +131,19 @@ fn unit_of_its_own<'a>(hierarchy: &Hierarchy, name: &'a str) -> Option<&'a str> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::below;
     use super::super::tests::tree;
     use super::*;
 
     /// The group of a VM in these groups beside one in those: its name, or why there is none.
     fn found(groups: &[(&str, &str)], own: &[&str], other: &[&str]) -> Result<String, String> {
         let (_dir, hierarchy) = tree(groups);
-        let others = [("VM b", other.to_vec())];
-        let found = find(&hierarchy, own.iter().copied(), others.into_iter());
+        let others = |name: &str| {
+            let is_inside = other.iter().any(|group| below(name, group).is_some());
+            let inside = is_inside.then_some("VM b");
+            Others::new(inside.iter().count(), inside.into_iter())
+        };
+        let found = find(&hierarchy, own.iter().copied(), others);
         found.map(|group| group.name).map_err(|why| why.to_string())
     }
 
@@ -178,7 +177,7 @@ mod tests {
         let (dir, hierarchy) = tree(&groups);
         let vcpu = "/m.slice/a.scope/libvirt/vcpu0";
         let own = || {
-            let found = find(&hierarchy, [vcpu].into_iter(), std::iter::empty());
+            let found = find(&hierarchy, [vcpu].into_iter(), |_| Others::default());
             found.unwrap().name
         };
         let helpers = dir.path().join("m.slice/a.scope/cgroup.procs");
@@ -251,7 +250,7 @@ mod tests {
 
     #[test]
     fn many_are_a_few() {
-        let others = |names: &[&str]| Others::new(names.iter().copied());
+        let others = |names: &[&str]| Others::new(names.len(), names.iter().copied());
         assert_eq!(others(&["a"]).to_string(), "a");
         assert_eq!(others(&["a"]).unnamed().to_string(), "1 other VM");
         let many = others(&["a", "b", "c", "d", "e"]);

@@ -9,11 +9,11 @@ use sleepy_uapi::Vcpu;
 use super::machine::{Groups, Machine, tasks};
 use crate::device::{Device, vm_name};
 use crate::error::Result;
-use crate::kvm_debug;
+use crate::kvm_debug::{self, Vms};
 use crate::vmm::Vmm;
 
 /// The VMs that sleepy looks after.
-pub fn added(device: &Device, kvm: &[kvm_debug::Vm], groups: &Groups) -> Result<Vec<Machine>> {
+pub fn added(device: &Device, kvm: &Vms, groups: &Groups) -> Result<Vec<Machine>> {
     let mut machines = Vec::new();
     for vm in device.vms()? {
         // One that is gone meanwhile was not there.
@@ -28,8 +28,7 @@ pub fn added(device: &Device, kvm: &[kvm_debug::Vm], groups: &Groups) -> Result<
         } else {
             seen.clone()
         };
-        let own: HashSet<i32> = own.into_iter().collect();
-        let shown = kvm.iter().find(|vm| vm.is_of(&own));
+        let shown = kvm.of(&own).next();
         let tids = match shown {
             Some(shown) if seen.is_empty() => shown.tids.clone(),
             _ => seen,
@@ -53,43 +52,35 @@ fn halts_inside(shown: Option<&kvm_debug::Vm>, vcpus: &[Vcpu]) -> Option<bool> {
         .or(has_halted.then_some(true))
 }
 
-/// The VMs that KVM shows, and that are none of these.
-pub fn unknown<'a, 'b>(
-    kvm: &'a [kvm_debug::Vm],
-    machines: impl Iterator<Item = &'b Machine>,
+/// Those of the VMs that KVM shows that are none of these machines.
+pub fn unknown<'a>(
+    shown: impl Iterator<Item = &'a kvm_debug::Vm>,
+    machines: &[Machine],
 ) -> impl Iterator<Item = &'a kvm_debug::Vm> {
-    let threads = machines.flat_map(|machine| &machine.threads);
+    let threads = machines.iter().flat_map(|machine| &machine.threads);
     let known: HashSet<i32> = threads.map(|thread| thread.tid).collect();
-    kvm.iter()
-        .filter(move |vm| !vm.tids.iter().any(|tid| known.contains(tid)))
+    shown.filter(move |vm| !vm.tids.iter().any(|tid| known.contains(tid)))
 }
 
-/// The VMs of a process besides those that are known already.
-pub fn others_of(
-    vmm: &Vmm,
-    kvm: &[kvm_debug::Vm],
-    groups: &Groups,
-    machines: &[Machine],
-) -> Vec<Machine> {
+/// The VMs of a process besides those of it that are known already.
+pub fn others_of(vmm: &Vmm, kvm: &Vms, groups: &Groups, known: &[Machine]) -> Vec<Machine> {
     let pid = vmm.pid() as i32;
     let of = |tids: &[i32]| Machine {
         label: vmm.to_string(),
         ..Machine::of(pid, tids.to_vec(), groups)
     };
-    let mut known = machines.iter().filter(|machine| machine.pid == pid);
     // All of its threads, and so all of its VMs.
-    if known.clone().any(|machine| !machine.are_vcpus) {
+    if known.iter().any(|machine| !machine.are_vcpus) {
         return Vec::new();
     }
-    let own: HashSet<i32> = tasks(pid).into_iter().collect();
-    let shown = unknown(kvm, known.clone()).filter(|vm| vm.is_of(&own));
-    let shown = shown.map(|vm| Machine {
+    let own = tasks(pid);
+    let shown = unknown(kvm.of(&own), known).map(|vm| Machine {
         fd: Some(vm.fd),
         halts_inside: vm.halts_inside,
         ..of(&vm.tids)
     });
     let shown: Vec<Machine> = shown.collect();
-    if shown.is_empty() && known.next().is_none() {
+    if shown.is_empty() && known.is_empty() {
         return vec![of(&[])];
     }
     shown

@@ -9,7 +9,7 @@ use procfs::{FromRead, ProcessCGroups};
 use rustix::process::Pid;
 use rustix::thread::{CoreSchedulingScope, core_scheduling_cookie};
 
-use crate::cgroup::Hierarchy;
+use crate::cgroup::{Hierarchy, up};
 
 /// The control groups; otherwise why there are none.
 pub type Groups = Result<Hierarchy, String>;
@@ -17,6 +17,8 @@ pub type Groups = Result<Hierarchy, String>;
 /// A VM.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
+    /// Its number among all.
+    pub number: usize,
     /// What it is called, in words.
     pub label: String,
     /// Its process.
@@ -44,6 +46,19 @@ pub struct Place {
     pub group: String,
     /// In the root one, with autogroup: a session.
     pub session: Option<String>,
+}
+
+impl Place {
+    /// The places from which a thread here is seen as one beside it: this one, and groups above it. A session has no groups
+    /// inside.
+    pub fn seen_from(&self) -> impl Iterator<Item = Self> {
+        let group = |name: &str| Self {
+            group: name.to_string(),
+            session: None,
+        };
+        let session = self.session.is_some().then(|| self.clone());
+        up(&self.group).map(group).chain(session)
+    }
 }
 
 /// One of its threads.

@@ -256,7 +256,11 @@ fn section(vms: &[&VmJson]) -> String {
         vms => {
             let head = format!("{} VMs{}: ", vms.len(), lever(vms[0]));
             let names = vms.iter().filter_map(|vm| vm.name.as_deref());
-            hang(&head, &Others::new(names).to_string(), " ") + &vms[0].common.text()
+            hang(
+                &head,
+                &Others::new(names.clone().count(), names).to_string(),
+                " ",
+            ) + &vms[0].common.text()
         }
     }
 }
@@ -279,7 +283,7 @@ mod tests {
             elsewhere: 250,
             own: Err(Missing::Shared(
                 "/machine.slice".to_string(),
-                Others::new(["VM b"].into_iter()),
+                Others::new(1, ["VM b"].into_iter()),
             )),
             halts_inside: None,
             has_cookie: true,

@@ -2,7 +2,7 @@
 
 //! All VMs of a host, whether sleepy looks after them or not, and where their threads are.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use procfs::process::all_processes;
 use sleepy_uapi::{LEVER_GROUP, Policy};
@@ -16,7 +16,8 @@ use crate::cgroup::own::{self, Missing, Others};
 use crate::cgroup::{Group, Hierarchy, Limit, below, common, up};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kvm_debug;
+use crate::index::Index;
+use crate::kvm_debug::{self, Vms};
 use crate::lever::{Lever, is_auto};
 use crate::vmm::Vmm;
 
@@ -26,12 +27,20 @@ pub struct Survey {
     pub host: Host,
     groups: Groups,
     machines: Vec<Machine>,
+    by_id: Index<u32>,
+    by_process: Index<i32>,
+    /// By their threads' groups, and those above them.
+    by_group: Index<String>,
+    /// By the groups that all of their threads are in.
+    by_common: Index<String>,
+    /// By the places where somebody is beside them.
+    by_place: Index<Place>,
 }
 
 impl Survey {
     /// Looks at everything. Without a device, sleepy looks after no VM.
     pub fn take(device: Option<&Device>) -> Result<Self> {
-        let (groups, kvm) = (Hierarchy::here(), kvm_debug::vms().unwrap_or_default());
+        let (groups, kvm) = (Hierarchy::here(), Vms::here().unwrap_or_default());
         let machines = device.map(|device| find::added(device, &kvm, &groups));
         let machines = machines.transpose()?.unwrap_or_default();
         let all = all_processes().map_err(|error| Error::failed(format!("/proc: {error}")))?;
@@ -43,9 +52,9 @@ impl Survey {
 
     /// Looks only where KVM says that VMs are, which takes less time. None if it says nothing.
     pub fn quick(device: &Device) -> Option<Self> {
-        let (groups, kvm) = (Hierarchy::here(), kvm_debug::vms()?);
+        let (groups, kvm) = (Hierarchy::here(), Vms::here()?);
         let machines = find::added(device, &kvm, &groups).ok()?;
-        let pids: BTreeSet<i32> = find::unknown(&kvm, machines.iter())
+        let pids: BTreeSet<i32> = find::unknown(kvm.all(), &machines)
             .filter_map(kvm_debug::Vm::process)
             .collect();
         let vmms = pids.into_iter().filter_map(|pid| Vmm::open(pid).ok());
@@ -54,13 +63,21 @@ impl Survey {
 
     fn with_others(
         groups: Groups,
-        kvm: &[kvm_debug::Vm],
-        mut machines: Vec<Machine>,
+        kvm: &Vms,
+        added: Vec<Machine>,
         vmms: impl Iterator<Item = Vmm>,
     ) -> Self {
-        for vmm in vmms {
-            machines.extend(find::others_of(&vmm, kvm, &groups, &machines));
+        let mut known: HashMap<i32, Vec<Machine>> = HashMap::new();
+        for machine in &added {
+            known.entry(machine.pid).or_default().push(machine.clone());
         }
+        let known = |vmm: &Vmm| {
+            known
+                .get(&(vmm.pid() as i32))
+                .map_or(&[][..], Vec::as_slice)
+        };
+        let others = vmms.flat_map(|vmm| find::others_of(&vmm, kvm, &groups, known(&vmm)));
+        let mut machines: Vec<Machine> = added.iter().cloned().chain(others).collect();
         let host = Host::here(&groups);
         for machine in machines.iter_mut().filter(|_| host.autogroup) {
             machine.session = session(machine.pid);
@@ -69,14 +86,29 @@ impl Survey {
     }
 
     fn new(host: Host, groups: Groups, mut machines: Vec<Machine>) -> Self {
-        // Once for all: each is compared with every other one.
-        for machine in &mut machines {
+        let (mut by_id, mut by_process) = (Index::default(), Index::default());
+        let (mut by_group, mut by_common) = (Index::default(), Index::default());
+        let mut by_place = Index::default();
+        for (number, machine) in machines.iter_mut().enumerate() {
+            machine.number = number;
             machine.places = places(machine, host.autogroup, groups.as_ref().ok());
+            by_id.add(number, machine.id.into_iter());
+            by_process.add(number, [machine.pid].into_iter());
+            let all = |name| up(name).map(str::to_string);
+            by_group.add(number, machine.groups().flat_map(all));
+            let common = common(machine.groups());
+            by_common.add(number, common.iter().flat_map(|name| all(name)));
+            by_place.add(number, machine.places.iter().flat_map(Place::seen_from));
         }
         Self {
             host,
             groups,
             machines,
+            by_id,
+            by_process,
+            by_group,
+            by_common,
+            by_place,
         }
     }
 
@@ -92,16 +124,15 @@ impl Survey {
 
     /// The VM with this id.
     pub fn with_id(&self, id: u32) -> Option<&Machine> {
-        self.added().find(|machine| machine.id == Some(id))
+        let number = self.by_id.with(&id).first()?;
+        Some(&self.machines[*number])
     }
 
     /// The VM of a process, perhaps that of a descriptor. One that nobody looks after yet is rather meant.
     pub fn of_process(&self, vmm: &Vmm, vm_fd: Option<i32>) -> Result<&Machine> {
-        let pid = vmm.pid() as i32;
         let its = || {
-            self.machines
-                .iter()
-                .filter(move |machine| machine.pid == pid)
+            let numbers = self.by_process.with(&(vmm.pid() as i32));
+            numbers.iter().map(|number| &self.machines[*number])
         };
         its()
             .find(|machine| machine.fd.is_some() && machine.fd == vm_fd)
@@ -162,25 +193,38 @@ impl Survey {
         futile(lever, &self.host, &self.facts(machine), auto)
     }
 
-    fn others<'a>(&'a self, machine: &'a Machine) -> impl Iterator<Item = &'a Machine> {
-        let all = self.machines.iter();
-        all.filter(move |other| !std::ptr::eq(*other, machine))
+    /// Those of some machines that are others than this one; `numbers` rise.
+    fn others(&self, machine: &Machine, numbers: &[usize]) -> Others {
+        let itself = numbers.binary_search(&machine.number).is_ok();
+        let others = numbers.iter().filter(|number| **number != machine.number);
+        let names = others.map(|number| self.machines[*number].label.as_str());
+        Others::new(numbers.len() - usize::from(itself), names)
+    }
+
+    /// Those whose threads compete with a machine's: in the same scheduling group, or with a group inside of it.
+    fn beside(&self, machine: &Machine) -> Others {
+        let places: Vec<&Place> = machine.places.iter().collect();
+        match places[..] {
+            [place] => self.others(machine, self.by_place.with(place)),
+            _ => {
+                let all = self.by_place.with_any(places.into_iter());
+                self.others(machine, &Vec::from_iter(all))
+            }
+        }
     }
 
     fn own(&self, machine: &Machine) -> std::result::Result<Group, Missing> {
         let hierarchy = self.groups.as_ref();
         let hierarchy = hierarchy.map_err(|why| Missing::Hierarchy(why.clone()))?;
-        let others = self.others(machine);
-        let others = others.map(|other| (other.label.as_str(), other.groups().collect()));
-        own::find(hierarchy, machine.groups(), others)
+        own::find(hierarchy, machine.groups(), |name| {
+            self.others(machine, self.by_group.with(name))
+        })
     }
 
     /// All that decides which levers work for a VM.
     pub fn facts(&self, machine: &Machine) -> Facts {
         let hierarchy = self.groups.as_ref().ok();
-        let is_beside = |other: &&Machine| competes(machine, other);
-        let beside = self.others(machine).filter(is_beside);
-        let beside = Others::new(beside.map(|other| other.label.as_str()));
+        let beside = self.beside(machine);
         let nearest = common(machine.groups());
         let account = |name: &str| hierarchy.map(|groups| groups.accounts(name));
         let place = nearest.as_deref().and_then(account);
@@ -204,7 +248,7 @@ impl Survey {
                 .collect(),
             are_vcpus: machine.are_vcpus,
             by_session: machine.places.iter().any(|place| place.session.is_some()),
-            elsewhere: self.others(machine).count() - beside.count,
+            elsewhere: self.machines.len() - 1 - beside.count,
             beside,
             own: self.own(machine).map(|group| self.describe(machine, group)),
             halts_inside: machine.halts_inside,
@@ -218,16 +262,15 @@ impl Survey {
 
     /// The nearest cgroup that a VM is in with another one.
     fn shared(&self, machine: &Machine) -> String {
-        let with = |other: &Machine| common(machine.groups().chain(other.groups()));
-        let all = self.others(machine).filter_map(with);
-        let nearest = all.max_by_key(|name| up(name).count());
-        nearest.unwrap_or_else(|| "/".to_string())
+        let common = common(machine.groups());
+        let mut above = common.iter().flat_map(|name| up(name));
+        let nearest = above.find(|name| self.by_common.with(*name).len() > 1);
+        nearest.unwrap_or("/").to_string()
     }
 
     fn describe(&self, machine: &Machine, group: Group) -> Own {
         let above = up(&group.name).nth(1).unwrap_or("/").to_string();
-        let is_above = |other: &&Machine| other.groups().any(|name| below(&above, name).is_some());
-        let rivals = self.others(machine).filter(is_above).count();
+        let rivals = self.others(machine, self.by_group.with(&above)).count;
         let groups = self.groups.as_ref().ok();
         let vcpus: HashSet<i32> = machine.threads.iter().map(|thread| thread.tid).collect();
         let is_inside = |tid: i32| {
@@ -246,17 +289,6 @@ impl Survey {
             group,
         }
     }
-}
-
-/// Whether threads of a VM compete with another one's: in the same scheduling group, or with a group inside of it.
-fn competes(machine: &Machine, other: &Machine) -> bool {
-    let with = |place: &Place, other: &Place| match place.session {
-        // A session has no groups inside.
-        Some(_) => place == other,
-        None => below(&place.group, &other.group).is_some(),
-    };
-    let mut places = machine.places.iter();
-    places.any(|place| other.places.iter().any(|other| with(place, other)))
 }
 
 /// The scheduling groups that a VM's threads are in.

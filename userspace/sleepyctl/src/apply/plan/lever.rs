@@ -87,7 +87,7 @@ fn judge(futile: &[(Spot, String, Futile)], mut say: impl FnMut(Spot, String)) {
                 .iter()
                 .filter(|(.., other)| other.common == first.common)
         };
-        let names = Others::new(alike().map(|(_, name, _)| name.as_str()));
+        let names = Others::new(alike().count(), alike().map(|(_, name, _)| name.as_str()));
         let text = if names.count > 1 {
             &first.common
         } else {

@@ -36,7 +36,7 @@ fn facts() -> Facts {
 
 /// They share one with two others.
 fn shared() -> Facts {
-    let others = Others::new(["VM b", "process 9 (qemu)"].into_iter());
+    let others = Others::new(2, ["VM b", "process 9 (qemu)"].into_iter());
     Facts {
         place: "/vms".to_string(),
         beside: others.clone(),
