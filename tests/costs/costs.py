@@ -58,6 +58,7 @@ def arguments():
     parser.add_argument("--ctl", required=True, metavar="FILE", help="sleepyctl")
     parser.add_argument("--ko", required=True, metavar="FILE", help="sleepy.ko for the running kernel")
     parser.add_argument("--out", required=True, metavar="FILE", help="write the results there, a JSON object a line")
+    parser.add_argument("--standin", required=True, metavar="FILE", help="sleepy-standin")
     parser.add_argument("--small", action="store_true", help="fewer cases and repetitions, in a minute")
     parser.add_argument("--most", type=int, default=1000, metavar="VMS", help="most VMs (default: %(default)s)")
     return parser.parse_args()
@@ -70,7 +71,7 @@ def main():
     if not host.loaded():
         host.load(given.ko)
     with abi.Device() as device:
-        fleet = Fleet()
+        fleet = Fleet(given.standin)
         one = packets.Packets(results, device)
         tool = growth.Tool(results, device, given.ctl)
         if given.small:

@@ -4,7 +4,6 @@
 import json
 import mmap
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from guests import Fleet
 from packets import rules
+from programs import copied
 from record import now
 
 MANIFEST = f"""schema_version = 1
@@ -53,14 +53,8 @@ class Tool:
 
     def __init__(self, results, device, program):
         self.results, self.device = results, device
-        # The host's files come over 9p, and a wait for the host takes any time by this clock. So nothing of them is needed.
-        here = Path(tempfile.mkdtemp(prefix="sleepy-"))
-        needed = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout
-        for library in re.findall(r"/\S+", needed):
-            shutil.copy(library, here)
-        loader = next(here.glob("ld-linux*"))
-        self.command = [loader, "--library-path", here, shutil.copy(program, here)]
-        self.manifest = here / "all.toml"
+        self.command = copied(program)
+        self.manifest = Path(tempfile.mkdtemp(prefix="sleepy-"), "all.toml")
         self.manifest.write_text(MANIFEST, encoding="ascii")
         self.run("vm", "list")
 

@@ -3,7 +3,6 @@
 
 import ctypes
 import fcntl
-import gc
 import os
 import struct
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from lib import abi, actor, host, kvm, net
 
+from programs import copied
 from record import now
 
 EXIT_IO = 2
@@ -108,7 +108,8 @@ class Fleet:
 
     TAP = "cost"
 
-    def __init__(self):
+    def __init__(self, standin):
+        self.command = copied(standin)
         self.pids, self.links = [], []
         self.netns = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.available = available()
@@ -123,39 +124,19 @@ class Fleet:
 
     def grow(self, count):
         """Until there are so many."""
-        gc.freeze()  # what is never looked at is never copied
         while len(self.pids) < count:
-            tap = net.tap(f"{self.TAP}{len(self.pids)}")
+            name = net.tap(f"{self.TAP}{len(self.pids)}")
+            tap = kvm.Machine.tap(name)
             ready, done = os.pipe()
-            pid = os.fork()
-            if not pid:
-                try:
-                    self._run(tap, done)
-                finally:
-                    os._exit(1)
+            actions = [(os.POSIX_SPAWN_DUP2, done, 1), (os.POSIX_SPAWN_DUP2, tap, 3)]
+            self.pids.append(os.posix_spawn(self.command[0], self.command, os.environ, file_actions=actions))
             os.close(done)
             if not os.read(ready, 1):
                 raise MemoryError(f"VM {len(self.pids)} of {count} could not be started")
             os.close(ready)
-            self.pids.append(pid)
-            self.links.append((self.netns, net.ifindex(tap)))
+            os.close(tap)
+            self.links.append((self.netns, net.ifindex(name)))
         time.sleep(1)  # all of them are in their guests, and have halted
-
-    @staticmethod
-    def _run(tap, done):
-        os.closerange(3, done)
-        os.closerange(done + 1, 256)
-        machine = kvm.Machine()
-        machine.tap(tap)
-        vm = fcntl.ioctl(machine.kvm, kvm.CREATE_VM, 0)
-        fcntl.ioctl(vm, kvm.CREATE_IRQCHIP, 0)
-        # Not of Machine.run(): a Python thread more for each.
-        vcpu = machine.vcpu(vm, 0, "halt")
-        run = ctypes.CDLL(None).ioctl
-        os.write(done, b"+")
-        os.close(done)
-        while True:
-            run(vcpu, ctypes.c_ulong(kvm.RUN), 0)
 
     def register(self, device, count, rules):
         """Adds the first so many to sleepy."""

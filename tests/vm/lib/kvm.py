@@ -212,7 +212,8 @@ class Machine:
         taken = host.getfd(pid, fd)
         fcntl.ioctl(vm, IOEVENTFD, struct.pack("QQIiI36x", 0, port, 0, taken, 1 << 1))
 
-    def tap(self, name):
+    @staticmethod
+    def tap(name):
         """Opens a tap, as its owner."""
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(fd, net.TUNSETIFF, struct.pack("16sH22x", name.encode(), net.IFF_TAP | net.IFF_NO_PI))
