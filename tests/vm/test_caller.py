@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 
 import pytest
 
@@ -54,13 +55,21 @@ def test_open_needs_both_capabilities(sleepy, who):
         os.chmod(abi.DEVICE, 0o600)
 
 
+@pytest.mark.parametrize("how", ["inherited", "passed on"])
 @pytest.mark.parametrize("who", OTHERS)
-def test_descriptor_of_somebody_else(unchanged, who):
+def test_descriptor_of_somebody_else(unchanged, who, how):
     """A descriptor that root opened is of no use to others: each call asks again, before all else."""
     scene, device = unchanged, unchanged.device
     add = device.request("evil", scene.vmm.pid)
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [b"."], [device.fd])
 
     def body():
+        device = scene.device
+        if how == "passed on":
+            device.close()
+            _, (fd,), *_ = socket.recv_fds(theirs, 1, 1)
+            device = abi.Device(fd)
         OTHERS[who]()
         arguments = {
             "INFO": abi.Info(), "VM_ADD": add, "VM_REMOVE": abi.VmRemove(id=scene.id),
@@ -74,6 +83,8 @@ def test_descriptor_of_somebody_else(unchanged, who):
         return found
 
     found = caller.in_child(body)
+    ours.close()
+    theirs.close()
     assert found == dict.fromkeys([*abi.CALLS, "unknown"], "EPERM")
 
 
