@@ -32,7 +32,7 @@ pub(crate) fn tid(task: &Task) -> u32 {
 }
 
 /// Whether the thread is on its way out: it may have let go of its files.
-pub(crate) fn is_exiting(task: &Task) -> bool {
+pub(super) fn is_exiting(task: &Task) -> bool {
     // SAFETY: Valid by its reference.
     unsafe { helpers::sleepy_task_is_exiting(task.as_ptr()) }
 }
@@ -66,6 +66,20 @@ impl Process {
     pub(crate) fn thread(&self) -> Option<ARef<Task>> {
         // SAFETY: Valid by the type invariant; what is returned has a reference for us.
         unsafe { task_from_raw(helpers::sleepy_live_thread(self.0.as_ptr())) }
+    }
+
+    /// Asks a thread of the process; and another one, if that is on its way out and has no answer: it may have let go of its
+    /// files. `ESRCH` if there is none, `EAGAIN` if too many of them were like that.
+    pub(crate) fn ask<R>(&self, mut f: impl FnMut(&Task) -> Result<R>) -> Result<R> {
+        const MOST: u32 = 8;
+        for _ in 0..MOST {
+            let thread = self.thread().ok_or(ESRCH)?;
+            let answer = f(&thread);
+            if answer.is_ok() || !is_exiting(&thread) {
+                return answer;
+            }
+        }
+        Err(EAGAIN)
     }
 
     /// When it started, in clock ticks after boot, as field 22 of `/proc/PID/stat` has it.

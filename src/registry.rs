@@ -24,6 +24,7 @@ use kernel::{
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
     sync::{Arc, Mutex},
+    task::Task,
     time::{delay::fsleep, Delta},
 };
 
@@ -352,21 +353,24 @@ impl Registry {
 
 /// The KVM VM that a request means, after all checks that its process is who it says.
 fn which_vm(request: &Request) -> Result<VmId> {
-    let thread = request.process.thread().ok_or(ESRCH)?;
-    if request.process.start_ticks() != Some(request.start_time) {
+    if request.process.start_ticks().ok_or(ESRCH)? != request.start_time {
         return Err(ESTALE);
     }
+    request.process.ask(|thread| which_vm_of(request, thread))
+}
+
+fn which_vm_of(request: &Request, thread: &Task) -> Result<VmId> {
     if let Some(vm) = &request.kvm {
-        return if vm.belongs_to(&thread) {
+        return if vm.belongs_to(thread) {
             Ok(vm.id())
         } else {
             Err(EXDEV)
         };
     }
     let mut found = None;
-    let several = kvm::Vm::find(&thread, |vm| {
+    let several = kvm::Vm::find(thread, |vm| {
         // An inherited descriptor is no VM of this process.
-        if !vm.belongs_to(&thread) {
+        if !vm.belongs_to(thread) {
             return None;
         }
         match found.replace(vm.id()) {

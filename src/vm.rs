@@ -59,9 +59,6 @@ struct Policy {
     watch: Option<Watch>,
 }
 
-/// How many threads of a process are asked for its VM, of which each may be on its way out.
-const SCANS: u32 = 8;
-
 type Link = Pin<KBox<DeviceHooks<LinkHook>>>;
 
 /// A VM.
@@ -150,20 +147,19 @@ impl Vm {
     /// Looks for the VM in its process, and takes up the vCPUs that have come since. False if the VM, or
     /// its process, is gone.
     pub(crate) fn scan(&self) -> bool {
-        for _ in 0..SCANS {
-            let Some(thread) = self.identity.process.thread() else {
-                return false;
-            };
-            let found = kvm::Vm::find(&thread, |vm| {
-                (vm.id() == self.identity.kvm).then(|| self.adopt(vm))
-            });
-            // One that is on its way out may have had no files any more: another has.
-            if found.is_some() || !process::is_exiting(&thread) {
-                return found.is_some();
-            }
+        match self.look(|vm| self.adopt(vm)) {
+            // It is left to the next look.
+            Err(error) => error == EAGAIN,
+            Ok(()) => true,
         }
-        // It is left to the next look.
-        true
+    }
+
+    /// Calls `f` with the VM in its process. `ESRCH` if either is gone, and as [`Process::ask`].
+    fn look<R>(&self, mut f: impl FnMut(&kvm::Vm) -> R) -> Result<R> {
+        self.identity.process.ask(|thread| {
+            let found = kvm::Vm::find(thread, |vm| (vm.id() == self.identity.kvm).then(|| f(vm)));
+            found.ok_or(ESRCH)
+        })
     }
 
     /// Takes up the vCPU threads that KVM has, [`uapi::MAX_VCPUS`] at most, and lets go of those it has not any more. What
@@ -200,10 +196,11 @@ impl Vm {
     ) -> Result {
         vcpus.reserve(1, GFP_KERNEL)?;
         let seat = Seat::new()?;
-        let vcpu = Vcpu::new(self.engine.clone(), id, index, seat.clone())?;
         let cpus = self.engine.turns.cpus.clone();
+        // First: most of those that cannot be taken on are too many.
         self.engine.add_thread(task.clone(), seat.clone())?;
-        match Attachment::attach(task.clone(), cpus, vcpu) {
+        let vcpu = Vcpu::new(self.engine.clone(), id, index, seat.clone());
+        match vcpu.and_then(|vcpu| Attachment::attach(task, cpus, vcpu)) {
             Ok(attachment) => Ok(vcpus.push(attachment, GFP_KERNEL)?),
             Err(error) => {
                 self.engine.remove_thread(&seat);
@@ -262,11 +259,7 @@ impl Vm {
         if wanted == 0 {
             return Ok(());
         }
-        let thread = self.identity.process.thread().ok_or(ESRCH)?;
-        let module = kvm::Vm::find(&thread, |vm| {
-            (vm.id() == self.identity.kvm).then(|| vm.module())
-        });
-        watch.widen(wanted, module)
+        watch.widen(wanted, self.look(kvm::Vm::module))
     }
 
     /// Replaces the policy, which has been checked, and the rules, each unless there is none: all or nothing. What a

@@ -145,13 +145,13 @@ impl Watch {
 
     /// Has these sources from now on, besides those it has. After an error it is as before. Needs `module`,
     /// unless it has some.
-    pub(crate) fn widen(&mut self, wanted: u32, module: Option<KvmModule>) -> Result {
+    pub(crate) fn widen(&mut self, wanted: u32, module: Result<KvmModule>) -> Result {
         let before = self.sources;
         if wanted & !before == 0 {
             return Ok(());
         }
         if self.module.is_none() {
-            self.module = Some(module.ok_or(ESRCH)?);
+            self.module = Some(module?);
         }
         for source in Source::ALL {
             let bit = 1 << source as u32;
