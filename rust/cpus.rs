@@ -118,7 +118,7 @@ impl<T: Observer> Cpus<T> {
     }
 
     /// Calls `f` with the observer of the current thread, if it has one, with preemption on. For process context, but not
-    /// for a task_work.
+    /// for the task_work that ends its watch.
     pub(super) fn with_own(&self, f: impl FnOnce(&T)) {
         let mut own = ptr::null();
         self.with_observer(|observer| own = ptr::from_ref(observer));

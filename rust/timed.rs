@@ -28,7 +28,7 @@ const NEVER: u64 = u64::MAX;
 pub(crate) trait Expire: Sized + Send + Sync + 'static {
     /// The time that was set has come. In softirq context; may set the timer anew.
     fn expire(this: &Timed<Self>);
-    /// [`Timed::poke`] was called. In a hard interrupt; may set the timer.
+    /// [`Timed::poke`] was called. In a hard interrupt, or on PREEMPT_RT in a thread; may set the timer.
     fn poked(this: &Timed<Self>);
 }
 

@@ -63,14 +63,15 @@ impl Idle {
 }
 
 /// `child`, which `parent` has made, has its policy; if that is ours, it is to have the parent's own.
-pub(crate) fn forked(parent: &Task, seat: &Seat, child: &Task) {
+/// `lent` is what that was when it was last looked at.
+pub(crate) fn forked(parent: &Task, lent: Option<Policy>, child: &Task) {
     if sched::policy(child) != Policy::IDLE {
         return;
     }
-    // It may have been given back meanwhile.
-    let now = Some(sched::policy(parent)).filter(|&now| now != Policy::IDLE);
-    if let Some(own) = now.or(seat.lent()) {
-        // A policy that is not fair is not ours to give.
+    // It may have been given back, or changed, meanwhile. A policy that is not fair is not ours to give.
+    let now = sched::policy(parent);
+    let now = Some(now).filter(|now| now.is_fair() && *now != Policy::IDLE);
+    if let Some(own) = now.or(lent) {
         let _ = sched::set_policy(child, own);
     }
 }

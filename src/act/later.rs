@@ -142,7 +142,6 @@ impl Later {
             thread.idle = Idle::new();
         }
         threads.idles = lever.kind == Kind::Idle;
-        self.move_threads(&mut threads);
         drop(threads);
         grouped.group = group;
         grouped.sleepy = match lever.kind {
@@ -150,7 +149,6 @@ impl Later {
             _ => None,
         };
         grouped.requeues = grouped.sleepy.is_some() && !lever.boosts();
-        self.move_group(&mut grouped);
     }
 
     /// Restores everything, and does nothing any more.

@@ -11,11 +11,14 @@ pub(crate) mod park;
 use crate::{
     engine,
     policy::boost::{Boost, Limit},
-    rust::{sched, worker::Queued},
+    rust::{
+        sched::{self, Policy},
+        worker::Queued,
+    },
     turns::Turns,
     uapi,
 };
-use core::ptr;
+use core::{ops::Range, ptr};
 use kernel::{
     prelude::*,
     sync::{aref::ARef, Arc},
@@ -63,17 +66,6 @@ pub(crate) struct Lever {
 }
 
 impl Lever {
-    /// None.
-    pub(crate) const OBSERVE: Self = Self {
-        kind: Kind::Observe,
-        sleepy: 0,
-        boost: None,
-        limit: Limit {
-            budget: 0,
-            period: 0,
-        },
-    };
-
     /// The lever of a policy that has been checked.
     pub(crate) fn new(policy: &uapi::Policy) -> Self {
         let kind = match policy.lever {
@@ -94,6 +86,15 @@ impl Lever {
                 budget: policy.boost_budget,
                 period: policy.boost_period,
             },
+        }
+    }
+
+    /// None, between this one and another. What was used of a boost stays used.
+    fn none(&self) -> Self {
+        Self {
+            kind: Kind::Observe,
+            boost: None,
+            ..*self
         }
     }
 
@@ -137,14 +138,13 @@ struct Thread {
 }
 
 impl Thread {
-    /// Brings it to a level; while nobody watches what it makes, it is not boosted.
     fn bring(&mut self, lever: &Lever, level: Level, turns: &Turns) {
-        let level = match level {
-            Level::Boost if !self.seat.is_watched() => Level::Baseline,
-            level => level,
-        };
         self.nice
             .set(&self.task, turns, |baseline| lever.nice(level, baseline));
+    }
+
+    fn is(&self, task: &Task) -> bool {
+        ptr::eq(&*self.task, task)
     }
 
     fn restore(&mut self, turns: &Turns) {
@@ -211,7 +211,7 @@ impl Act {
             self.move_threads(wakes.then(|| woken.unwrap_or(now)));
         } else if level == Level::Boost && !self.closed {
             // One that nobody watched when the boost began may be watched now.
-            self.bring();
+            self.bring_all();
         }
         if let Some(woken) = woken.filter(|_| self.wakes_at_once()) {
             self.later
@@ -258,7 +258,7 @@ impl Act {
         if !parks {
             self.parking.end();
         }
-        self.bring();
+        self.bring_all();
         if parks {
             self.parking.begin();
             self.look();
@@ -270,9 +270,27 @@ impl Act {
         }
     }
 
-    fn bring(&mut self) {
-        for thread in &mut self.threads {
-            thread.bring(&self.lever, self.level, &self.turns);
+    fn bring_all(&mut self) {
+        self.bring(0..self.threads.len());
+    }
+
+    fn bring(&mut self, threads: Range<usize>) {
+        for index in threads {
+            let level = self.level_of(index);
+            self.threads[index].bring(&self.lever, level, &self.turns);
+        }
+    }
+
+    /// The level for a thread: while nobody watches what it makes, it is not boosted.
+    fn level_of(&self, index: usize) -> Level {
+        let thread = &self.threads[index];
+        let is_watched = || {
+            let mut same = self.threads.iter().filter(|t| t.is(&thread.task));
+            thread.seat.is_watched() || same.any(|t| t.seat.is_watched())
+        };
+        match self.level {
+            Level::Boost if !is_watched() => Level::Baseline,
+            level => level,
         }
     }
 
@@ -288,6 +306,11 @@ impl Act {
         }
         self.lever = lever;
         self.move_threads(None);
+    }
+
+    /// Has none, until it is given one.
+    pub(crate) fn drop_lever(&mut self) {
+        self.set_lever(self.lever.none());
     }
 
     fn restore(&mut self) {
@@ -317,14 +340,11 @@ impl Act {
     /// Takes a thread on, and brings it to the level of the others. `room` must be for one thread more than
     /// there are; what is returned is to be dropped outside of the lock.
     pub(crate) fn add(&mut self, task: ARef<Task>, seat: Arc<Seat>, mut room: Room) -> Room {
-        let mut thread = Thread {
+        let thread = Thread {
             nice: Nice::new(&task),
             task,
             seat,
         };
-        if !self.closed {
-            thread.bring(&self.lever, self.level, &self.turns);
-        }
         let mut fits = true;
         for old in self.threads.drain_all() {
             fits &= room.0.push_within_capacity(old).is_ok();
@@ -332,6 +352,9 @@ impl Act {
         fits &= room.0.push_within_capacity(thread).is_ok();
         debug_assert!(fits);
         core::mem::swap(&mut self.threads, &mut room.0);
+        if !self.closed {
+            self.bring(self.threads.len() - 1..self.threads.len());
+        }
         room
     }
 
@@ -356,17 +379,25 @@ impl Act {
         if !sched::policy(parent).is_fair() {
             return;
         }
-        // A thread that runs several vCPUs is here several times, moved once.
-        let mut same = self.threads.iter().filter(|t| ptr::eq(&*t.task, parent));
-        let moved = same.find(|t| t.nice.moved());
         let now = sched::nice(parent);
-        let mut own = moved.map_or(now, |thread| thread.nice.own(now));
+        // A thread that runs several vCPUs is here several times, moved once.
+        let same = self.threads.iter().filter(|t| t.is(parent));
+        let mut own = same
+            .map(|t| t.nice.own(now))
+            .find(|own| *own != now)
+            .unwrap_or(now);
         if sched::resets_on_fork(parent) {
             own = own.max(0);
         }
         if sched::nice(child) != own {
             sched::set_nice(child, own);
         }
+    }
+
+    /// A thread's own scheduling policy, while it has ours.
+    pub(crate) fn lent(&self, task: &Task) -> Option<Policy> {
+        let mut same = self.threads.iter().filter(|t| t.is(task));
+        same.find_map(|t| t.seat.lent())
     }
 
     fn find(&self, seat: &Arc<Seat>) -> Option<&Thread> {

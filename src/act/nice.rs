@@ -4,6 +4,7 @@
 
 use super::ThreadState;
 use crate::{rust::sched, turns::Turns};
+use core::ops::Range;
 use kernel::task::Task;
 
 /// What was done to a thread's nice value.
@@ -12,9 +13,9 @@ pub(super) struct Nice {
     baseline: i32,
     /// What we have set it to, unless that is the baseline.
     set: Option<i32>,
-    /// The most that we have boosted it to: from there to the baseline, what it has is ours, whoever has set it. One who may
-    /// only make it less can be late, and come when the boost is over.
-    boosted: Option<i32>,
+    /// From the most that we have boosted it to, to below the baseline that it had then: what it has in there is ours, whoever
+    /// has set it. One who may only make it less can be late, and come when the boost is over.
+    boosted: Range<i32>,
     /// Somebody else has changed what we had set: hands off.
     foreign: bool,
 }
@@ -25,7 +26,7 @@ impl Nice {
         Self {
             baseline: sched::nice(task),
             set: None,
-            boosted: None,
+            boosted: 0..0,
             foreign: false,
         }
     }
@@ -61,25 +62,22 @@ impl Nice {
         }
         self.set = (target != self.baseline).then_some(target);
         if target < self.baseline {
-            self.boosted = Some(self.boosted.map_or(target, |most| most.min(target)));
+            let most = if self.boosted.is_empty() {
+                target
+            } else {
+                target.min(self.boosted.start)
+            };
+            self.boosted = most..self.baseline;
         }
     }
 
     /// What the thread would have without us, if it has `now`.
     pub(super) fn own(&self, now: i32) -> i32 {
-        let boosted = self
-            .boosted
-            .is_some_and(|most| most <= now && now < self.baseline);
-        if self.set == Some(now) || boosted {
+        if self.set == Some(now) || self.boosted.contains(&now) {
             self.baseline
         } else {
             now
         }
-    }
-
-    /// Whether it has something of ours.
-    pub(super) fn moved(&self) -> bool {
-        self.set.is_some()
     }
 
     /// How it is now.

@@ -260,8 +260,10 @@ impl Engine {
     /// A vCPU is watched from now on. From its notifier.
     pub(crate) fn watched(this: &Timed<Self>) {
         this.vcpus.add(1, Relaxed);
-        // A boost has waited for that.
-        this.poke();
+        if this.config().boosts {
+            // A boost has waited for that.
+            this.poke();
+        }
     }
 
     /// A vCPU is not watched any more. From its notifier.
@@ -312,7 +314,7 @@ impl Engine {
         Self::follow(this, &change, now);
         this.later.release();
         // A thread's policy is changed while nobody sets its nice value.
-        this.act(|act| act.set_lever(Lever::OBSERVE));
+        this.act(Act::drop_lever);
         this.later.set_lever(lever, group);
         this.act(|act| act.set_lever(lever));
         Self::apply(this, None);
@@ -352,9 +354,12 @@ impl Engine {
     }
 
     /// A vCPU thread, the current one, has made another, which has not run yet.
-    pub(crate) fn forked(&self, seat: &Arc<Seat>, child: &Task) {
-        self.act.lock().forked(current!(), child);
-        idle::forked(current!(), seat, child);
+    pub(crate) fn forked(&self, child: &Task) {
+        let act = self.act.lock();
+        act.forked(current!(), child);
+        let lent = act.lent(current!());
+        drop(act);
+        idle::forked(current!(), lent, child);
     }
 
     /// How a vCPU thread is.
@@ -406,7 +411,7 @@ impl Expire for Engine {
         let woken = this.poked.xchg(0, Full);
         Self::apply(this, (woken != 0).then_some(woken));
         if this.state().sleepy() {
-            // A timer of the guest has fired, or the guest sleeps by a hint: the machine knows for how long that is so.
+            // A timer of the guest has fired, the guest sleeps by a hint, or a thread has come: the machine knows for how long.
             this.set(now());
         } else {
             Self::start(this);

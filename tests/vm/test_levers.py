@@ -68,6 +68,25 @@ def test_boost_when_request_finds_it_awake(scenes):
     assert scene.get().state == abi.AWAKE
 
 
+def test_administrator_after_a_boost(scenes):
+    """What the awake thread is given is its own, even if it was within a boost once."""
+    scene = scenes(linger=500 * MS, flags=abi.BOOST, boost_nice=-5, max_sleep=LONG, wake_on=abi.wake_on("request", "packet"))
+    scene.wait_sleepy()
+    scene.request()
+    assert scene.nices() == [-5]
+    scene.answer()
+    before = 0
+    for nice in (10, 0, 3):
+        scene.wait_sleepy()
+        scene.host.send(frames.udp(True, 1, 9))
+        assert scene.nices() == [before]
+        os.setpriority(os.PRIO_PROCESS, scene.tids[0], nice)
+        before = nice
+    scene.wait_sleepy()
+    scene.device.remove(scene.id)
+    assert scene.nices() == [3]
+
+
 def test_boost_that_waits_for_the_notifier(scenes):
     """A request has come before the thread has run with sleepy for the first time."""
     scene = scenes(add=False)

@@ -141,6 +141,26 @@ def test_threads_that_swap_their_vcpus(scenes, lever):
     assert scene.nices() == [0, 0]
 
 
+@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
+def test_thread_that_runs_two_vcpus(scenes, lever):
+    """It has one nice value, whichever of its vCPUs is watched first."""
+    scene = scenes(code="halt", add=False)
+    scene.vmm.also(scene.vcpu_fd(), scene.vmm.vcpu(scene.kvm_fd, 1, "halt"))
+    time.sleep(0.1)
+    with host.stopped(scene.vmm.pid):
+        scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG, flags=abi.BOOST, boost_nice=-5)
+        assert tids(scene) == scene.tids * 2
+        scene.wait_sleepy()
+        scene.request()
+    for turn in range(5):
+        host.wait(lambda: scene.nices() == [-5], f"boosted; {scene}")
+        scene.answer()
+        scene.wait_sleepy()
+        scene.request()
+    scene.device.remove(scene.id)
+    assert scene.nices() == [0]
+
+
 @pytest.mark.flavour("base", "previous")
 def test_more_vcpus_than_anything_is_done_to(scenes):
     """The others are left as they are."""

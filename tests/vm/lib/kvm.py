@@ -95,7 +95,7 @@ class Machine:
         """Runs a vCPU in a thread of its own until `halt`; returns the thread's id."""
         libc = ctypes.CDLL(None)
         stop = self.stop[vcpu] = threading.Event()
-        stop.exec, stop.vcpu, stop.errand = False, vcpu, None
+        stop.exec, stop.vcpu, stop.other, stop.errand = False, vcpu, None, None
         started = threading.Event()
 
         def body():
@@ -106,6 +106,8 @@ class Machine:
                     errand, stop.errand = stop.errand, None
                     errand()
                 vcpu = stop.vcpu
+                if stop.other:
+                    stop.vcpu, stop.other = stop.other, vcpu
                 libc.ioctl(vcpu, ctypes.c_ulong(RUN), 0)
                 if vcpu in self.actors:
                     if self.exit_reason(vcpu) in CRASHES:
@@ -152,6 +154,10 @@ class Machine:
         stops[0].vcpu, stops[1].vcpu = other, one
         self.stop[one], self.stop[other] = stops[1], stops[0]
         there.wait()
+
+    def also(self, vcpu, other):
+        """Has the thread that runs a halting vCPU run another one, too, by turns."""
+        self.stop[vcpu].other = other
 
     def renice(self, nice):
         """Sets the main thread's nice value without the right to raise it; returns what comes of it."""
