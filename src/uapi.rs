@@ -22,6 +22,7 @@
 //! | `ENOENT` | no VM has this id |
 //! | `EEXIST` | the name is taken |
 //! | `ESRCH` | no such process |
+//! | `EAGAIN` | each thread of the process that was looked at was about to end: try again |
 //! | `ESTALE` | the process is not the one that started at `start_time` |
 //! | `ENODEV` | the process has no KVM virtual machine (`fault` is [`FAULT_HANDLE`]), or there is no such link ([`FAULT_LINK`]) |
 //! | `ENOTUNIQ` | the process has several virtual machines: pass `vm_fd` |

@@ -131,16 +131,21 @@ pub(crate) struct ThreadState {
     pub(crate) foreign: bool,
 }
 
+/// A thread in its part as one vCPU's.
 struct Thread {
     task: ARef<Task>,
-    nice: Nice,
+    /// What was done to it; in the first of its parts, if it runs several vCPUs.
+    nice: Option<Nice>,
+    /// It has, or had, other parts.
+    shared: bool,
     seat: Arc<Seat>,
 }
 
 impl Thread {
     fn bring(&mut self, lever: &Lever, level: Level, turns: &Turns) {
-        self.nice
-            .set(&self.task, turns, |baseline| lever.nice(level, baseline));
+        if let Some(nice) = &mut self.nice {
+            nice.set(&self.task, turns, |baseline| lever.nice(level, baseline));
+        }
     }
 
     fn is(&self, task: &Task) -> bool {
@@ -148,7 +153,9 @@ impl Thread {
     }
 
     fn restore(&mut self, turns: &Turns) {
-        self.nice.set(&self.task, turns, |baseline| baseline);
+        if let Some(nice) = &mut self.nice {
+            nice.set(&self.task, turns, |baseline| baseline);
+        }
     }
 }
 
@@ -285,7 +292,7 @@ impl Act {
     fn level_of(&self, index: usize) -> Level {
         let thread = &self.threads[index];
         let is_watched = || {
-            let mut same = self.threads.iter().filter(|t| t.is(&thread.task));
+            let mut same = self.parts(&thread.task).filter(|_| thread.shared);
             thread.seat.is_watched() || same.any(|t| t.seat.is_watched())
         };
         match self.level {
@@ -302,7 +309,9 @@ impl Act {
         }
         self.restore();
         for thread in &mut self.threads {
-            thread.nice = Nice::new(&thread.task);
+            if let Some(nice) = &mut thread.nice {
+                *nice = Nice::new(&thread.task);
+            }
         }
         self.lever = lever;
         self.move_threads(None);
@@ -340,9 +349,15 @@ impl Act {
     /// Takes a thread on, and brings it to the level of the others. `room` must be for one thread more than
     /// there are; what is returned is to be dropped outside of the lock.
     pub(crate) fn add(&mut self, task: ARef<Task>, seat: Arc<Seat>, mut room: Room) -> Room {
+        let mut shared = false;
+        for other in self.threads.iter_mut().filter(|t| t.is(&task)) {
+            other.shared = true;
+            shared = true;
+        }
         let thread = Thread {
-            nice: Nice::new(&task),
+            nice: (!shared).then(|| Nice::new(&task)),
             task,
+            shared,
             seat,
         };
         let mut fits = true;
@@ -363,14 +378,21 @@ impl Act {
         let mut threads = self.threads.iter();
         let index = threads.position(|t| Arc::ptr_eq(&t.seat, seat))?;
         let mut thread = self.threads.remove(index).ok()?;
-        thread.restore(&self.turns);
+        let mut other = self.threads.iter_mut().find(|t| t.is(&thread.task));
+        match &mut other {
+            // It is there still.
+            Some(other) if thread.nice.is_some() => other.nice = thread.nice,
+            Some(_) => {}
+            None => thread.restore(&self.turns),
+        }
         Some(thread.task)
     }
 
     /// How a thread is.
     pub(crate) fn state(&self, seat: &Arc<Seat>) -> Option<ThreadState> {
-        let thread = self.find(seat)?;
-        Some(thread.nice.state(&thread.task))
+        let mut threads = self.threads.iter();
+        let task = &threads.find(|t| Arc::ptr_eq(&t.seat, seat))?.task;
+        Some(self.nice(task)?.state(task))
     }
 
     /// `parent`, one of the threads, has made another, which begins with what that one has: it is to have the nice value that
@@ -380,12 +402,7 @@ impl Act {
             return;
         }
         let now = sched::nice(parent);
-        // A thread that runs several vCPUs is here several times, moved once.
-        let same = self.threads.iter().filter(|t| t.is(parent));
-        let mut own = same
-            .map(|t| t.nice.own(now))
-            .find(|own| *own != now)
-            .unwrap_or(now);
+        let mut own = self.nice(parent).map_or(now, |nice| nice.own(now));
         if sched::resets_on_fork(parent) {
             own = own.max(0);
         }
@@ -396,11 +413,14 @@ impl Act {
 
     /// A thread's own scheduling policy, while it has ours.
     pub(crate) fn lent(&self, task: &Task) -> Option<Policy> {
-        let mut same = self.threads.iter().filter(|t| t.is(task));
-        same.find_map(|t| t.seat.lent())
+        self.parts(task).find_map(|t| t.seat.lent())
     }
 
-    fn find(&self, seat: &Arc<Seat>) -> Option<&Thread> {
-        self.threads.iter().find(|t| Arc::ptr_eq(&t.seat, seat))
+    fn parts<'a, 'b>(&'a self, task: &'b Task) -> impl Iterator<Item = &'a Thread> + use<'a, 'b> {
+        self.threads.iter().filter(move |t| t.is(task))
+    }
+
+    fn nice(&self, task: &Task) -> Option<&Nice> {
+        self.parts(task).find_map(|t| t.nice.as_ref())
     }
 }

@@ -73,7 +73,8 @@ impl Nice {
 
     /// What the thread would have without us, if it has `now`.
     pub(super) fn own(&self, now: i32) -> i32 {
-        if self.set == Some(now) || self.boosted.contains(&now) {
+        let boosted = self.boosted.contains(&now) && now < self.baseline;
+        if self.set == Some(now) || boosted {
             self.baseline
         } else {
             now

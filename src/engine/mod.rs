@@ -354,12 +354,13 @@ impl Engine {
     }
 
     /// A vCPU thread, the current one, has made another, which has not run yet.
-    pub(crate) fn forked(&self, child: &Task) {
+    pub(crate) fn forked(&self, seat: &Seat, child: &Task) {
         let act = self.act.lock();
         act.forked(current!(), child);
         let lent = act.lent(current!());
         drop(act);
-        idle::forked(current!(), lent, child);
+        // Whoever lets go of it gives its policy back later.
+        idle::forked(current!(), lent.or(seat.lent()), child);
     }
 
     /// How a vCPU thread is.

@@ -158,6 +158,6 @@ impl Observer for Vcpu {
 
 impl Parent for Vcpu {
     fn forks(&self, child: &Task) {
-        self.engine.forked(child);
+        self.engine.forked(self.pause.seat(), child);
     }
 }

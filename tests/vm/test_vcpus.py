@@ -146,7 +146,8 @@ def test_thread_that_runs_two_vcpus(scenes, lever):
     """It has one nice value, whichever of its vCPUs is watched first."""
     scene = scenes(code="halt", add=False)
     scene.vmm.also(scene.vcpu_fd(), scene.vmm.vcpu(scene.kvm_fd, 1, "halt"))
-    time.sleep(0.1)
+    runs, = Path("/sys/kernel/debug/kvm").glob(f"{scene.vmm.pid}-*/vcpu1/pid")
+    host.wait(lambda: int(runs.read_text()) == scene.tids[0], "it has run the second one")
     with host.stopped(scene.vmm.pid):
         scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG, flags=abi.BOOST, boost_nice=-5)
         assert tids(scene) == scene.tids * 2

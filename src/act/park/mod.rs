@@ -349,7 +349,7 @@ impl Seat {
     }
 
     /// Its own policy, while it has ours.
-    pub(super) fn lent(&self) -> Option<Policy> {
+    pub(crate) fn lent(&self) -> Option<Policy> {
         let lent = self.lent.load(Acquire);
         (lent != NONE).then(|| Policy::from_number(lent))
     }

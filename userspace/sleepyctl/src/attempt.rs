@@ -68,6 +68,7 @@ impl Attempt<'_> {
                 )
             }
             (Errno::SRCH, _) => format!("{process} has ended"),
+            (Errno::AGAIN, _) => format!("{process}: its threads keep ending; try again"),
             (Errno::STALE, _) => {
                 format!("{process} has ended, and another process has its number now")
             }
