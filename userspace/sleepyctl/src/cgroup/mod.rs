@@ -2,6 +2,7 @@
 
 //! Control groups, as far as they share out CPU time: where they are, and what they are called.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -206,16 +207,24 @@ impl Hierarchy {
     }
 
     /// The processes in a group and those below it.
-    pub fn processes(&self, name: &str) -> Vec<i32> {
-        let mut pids = Vec::new();
+    pub fn processes(&self, name: &str) -> BTreeSet<i32> {
+        self.some_processes(name, usize::MAX)
+    }
+
+    /// Whether it is a single process that is in a group and those below it.
+    pub fn has_one_process(&self, name: &str) -> bool {
+        self.some_processes(name, 2).len() == 1
+    }
+
+    /// So many of them, and perhaps some more.
+    fn some_processes(&self, name: &str, enough: usize) -> BTreeSet<i32> {
+        let mut pids = BTreeSet::new();
         self.walk(name, &mut |path| {
             // That of a threaded group cannot be read; its processes are in the one above.
             let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
             pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-            false
+            pids.len() >= enough
         });
-        pids.sort_unstable();
-        pids.dedup();
         pids
     }
 

@@ -126,7 +126,7 @@ fn unit_of_its_own<'a>(hierarchy: &Hierarchy, name: &'a str) -> Option<&'a str> 
     let is_unit = |name: &&str| name.ends_with(".scope") || name.ends_with(".service");
     let unit = up(name).find(is_unit)?;
     let has_weight = hierarchy.accounts(unit) == unit;
-    (has_weight && hierarchy.processes(unit).len() == 1).then_some(unit)
+    (has_weight && hierarchy.has_one_process(unit)).then_some(unit)
 }
 
 #[cfg(test)]

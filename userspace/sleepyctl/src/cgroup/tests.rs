@@ -168,5 +168,6 @@ fn groups_are_found_by_their_inodes() {
     let group = tree.group("/m/a").unwrap();
     assert_eq!(tree.with_inode(group.inode().unwrap()), Some(group));
     assert_eq!(tree.with_inode(1), None);
-    assert_eq!(tree.processes("/m"), [7, 8, 9]);
+    assert_eq!(tree.processes("/m"), [7, 8, 9].into());
+    assert!(!tree.has_one_process("/m"));
 }

@@ -280,9 +280,11 @@ impl Survey {
         let has_helpers = tasks(machine.pid)
             .into_iter()
             .any(|tid| machine.are_vcpus && !vcpus.contains(&tid) && is_inside(tid));
-        let processes = groups.map_or_else(Vec::new, |groups| groups.processes(&group.name));
+        let processes = groups.map(|groups| groups.processes(&group.name));
         Own {
-            strangers: processes.iter().filter(|pid| **pid != machine.pid).count(),
+            strangers: processes.map_or(0, |pids| {
+                pids.iter().filter(|pid| **pid != machine.pid).count()
+            }),
             above,
             rivals,
             has_helpers,
