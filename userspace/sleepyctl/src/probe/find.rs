@@ -53,17 +53,17 @@ fn halts_inside(shown: Option<&kvm_debug::Vm>, vcpus: &[Vcpu]) -> Option<bool> {
 }
 
 /// Those of the VMs that KVM shows that are none of these machines.
-pub fn unknown<'a>(
+pub fn unknown<'a, 'b>(
     shown: impl Iterator<Item = &'a kvm_debug::Vm>,
-    machines: &[Machine],
+    machines: impl Iterator<Item = &'b Machine>,
 ) -> impl Iterator<Item = &'a kvm_debug::Vm> {
-    let threads = machines.iter().flat_map(|machine| &machine.threads);
+    let threads = machines.flat_map(|machine| &machine.threads);
     let known: HashSet<i32> = threads.map(|thread| thread.tid).collect();
     shown.filter(move |vm| !vm.tids.iter().any(|tid| known.contains(tid)))
 }
 
 /// The VMs of a process besides those of it that are known already.
-pub fn others_of(vmm: &Vmm, kvm: &Vms, groups: &Groups, known: &[Machine]) -> Vec<Machine> {
+pub fn others_of(vmm: &Vmm, kvm: &Vms, groups: &Groups, known: &[&Machine]) -> Vec<Machine> {
     let pid = vmm.pid() as i32;
     let of = |tids: &[i32]| Machine {
         label: vmm.to_string(),
@@ -74,7 +74,7 @@ pub fn others_of(vmm: &Vmm, kvm: &Vms, groups: &Groups, known: &[Machine]) -> Ve
         return Vec::new();
     }
     let own = tasks(pid);
-    let shown = unknown(kvm.of(&own), known).map(|vm| Machine {
+    let shown = unknown(kvm.of(&own), known.iter().copied()).map(|vm| Machine {
         fd: Some(vm.fd),
         halts_inside: vm.halts_inside,
         ..of(&vm.tids)

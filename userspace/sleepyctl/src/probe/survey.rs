@@ -54,7 +54,7 @@ impl Survey {
     pub fn quick(device: &Device) -> Option<Self> {
         let (groups, kvm) = (Hierarchy::here(), Vms::here()?);
         let machines = find::added(device, &kvm, &groups).ok()?;
-        let pids: BTreeSet<i32> = find::unknown(kvm.all(), &machines)
+        let pids: BTreeSet<i32> = find::unknown(kvm.all(), machines.iter())
             .filter_map(kvm_debug::Vm::process)
             .collect();
         let vmms = pids.into_iter().filter_map(|pid| Vmm::open(pid).ok());
@@ -64,20 +64,19 @@ impl Survey {
     fn with_others(
         groups: Groups,
         kvm: &Vms,
-        added: Vec<Machine>,
+        mut machines: Vec<Machine>,
         vmms: impl Iterator<Item = Vmm>,
     ) -> Self {
-        let mut known: HashMap<i32, Vec<Machine>> = HashMap::new();
-        for machine in &added {
-            known.entry(machine.pid).or_default().push(machine.clone());
+        let mut known: HashMap<i32, Vec<&Machine>> = HashMap::new();
+        for machine in &machines {
+            known.entry(machine.pid).or_default().push(machine);
         }
-        let known = |vmm: &Vmm| {
-            known
-                .get(&(vmm.pid() as i32))
-                .map_or(&[][..], Vec::as_slice)
-        };
-        let others = vmms.flat_map(|vmm| find::others_of(&vmm, kvm, &groups, known(&vmm)));
-        let mut machines: Vec<Machine> = added.iter().cloned().chain(others).collect();
+        let others = vmms.flat_map(|vmm| {
+            let known = known.get(&(vmm.pid() as i32));
+            find::others_of(&vmm, kvm, &groups, known.map_or(&[], Vec::as_slice))
+        });
+        let others: Vec<Machine> = others.collect();
+        machines.extend(others);
         let host = Host::here(&groups);
         for machine in machines.iter_mut().filter(|_| host.autogroup) {
             machine.session = session(machine.pid);
