@@ -383,6 +383,8 @@ impl Act {
             // It is there still.
             Some(other) if thread.nice.is_some() => other.nice = thread.nice,
             Some(_) => {}
+            // When it was closed, it was restored: what the thread has now may be another VM's.
+            None if self.closed => {}
             None => thread.restore(&self.turns),
         }
         Some(thread.task)

@@ -158,6 +158,29 @@ def test_added_again_before_it_has_run(scenes, halted):
 
 
 @HOW
+def test_boosted_again_before_it_has_run(scenes, halted):
+    """What is left of the old one, when it goes, leaves alone what the new one has set."""
+    policy = {"linger": 1 * MS, "max_sleep": LONG, "request_timeout": LONG, "flags": abi.BOOST, "boost_nice": -5}
+    scene = scenes(**policy)
+    scene.attached()
+    scene.request()
+    host.wait(lambda: scene.nices() == [-5], "boosted")
+    with halted(scene.vmm.pid):
+        scene.device.remove(scene.id)
+        assert scene.nices() == [0]
+        scene.add(**policy)
+    scene.attached()
+    scene.request(1)
+    host.wait(lambda: scene.nices() == [-5], "boosted again")
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert scene.nices() == [-5]
+        time.sleep(0.1)
+    scene.device.remove(scene.id)
+    assert scene.nices() == [0]
+
+
+@HOW
 def test_killed_while_it_does_not_run(scenes, halted):
     scene = asleep(scenes)
     scene.vm.close()
