@@ -51,6 +51,12 @@ impl Idle {
         seat.lend(self.baseline);
     }
 
+    /// From now on another seat tells what was lent to the thread.
+    pub(super) fn hand_over(&self, from: &Seat, to: &Seat) {
+        to.lend(self.baseline);
+        from.lend(None);
+    }
+
     /// Whether somebody else has changed what we had set.
     pub(super) fn is_foreign(&self, task: &Task) -> bool {
         self.foreign || (self.baseline.is_some() && sched::policy(task) != Policy::IDLE)

@@ -24,15 +24,22 @@ use kernel::{
     task::Task,
 };
 
+/// A vCPU's thread. One that runs several is there as often, and has one account.
 struct Thread {
     task: ARef<Task>,
-    idle: Idle,
+    idle: Option<Idle>,
     seat: Arc<Seat>,
 }
 
 impl Thread {
     fn set(&mut self, idles: bool) {
-        self.idle.set(&self.task, &self.seat, idles);
+        if let Some(idle) = &mut self.idle {
+            idle.set(&self.task, &self.seat, idles);
+        }
+    }
+
+    fn is(&self, task: &Task) -> bool {
+        core::ptr::eq(&*self.task, task)
     }
 }
 
@@ -138,8 +145,8 @@ impl Later {
         let mut threads = self.threads.lock();
         threads.idles = false;
         self.move_threads(&mut threads);
-        for thread in &mut threads.threads {
-            thread.idle = Idle::new();
+        for idle in threads.threads.iter_mut().filter_map(|t| t.idle.as_mut()) {
+            *idle = Idle::new();
         }
         threads.idles = lever.kind == Kind::Idle;
         drop(threads);
@@ -154,6 +161,7 @@ impl Later {
     /// Restores everything, and does nothing any more.
     pub(crate) fn close(&self) {
         self.closed.store(true, Release);
+        self.release();
         self.follow();
     }
 
@@ -172,26 +180,37 @@ impl Later {
         self.move_group(&mut self.group.lock());
     }
 
-    /// Takes a thread on.
+    /// Takes a thread on. One caller at a time.
     pub(crate) fn add(&self, task: ARef<Task>, seat: Arc<Seat>) -> Result {
+        // The worker does not wait for memory: there is enough before the lock is taken.
+        let count = self.threads.lock().threads.len();
+        let mut room = KVec::with_capacity(count + 1, GFP_KERNEL)?;
         let mut threads = self.threads.lock();
+        let shared = threads.threads.iter().any(|t| t.is(&task));
         let thread = Thread {
+            idle: (!shared).then(Idle::new),
             task,
-            idle: Idle::new(),
             seat,
         };
-        threads.threads.push(thread, GFP_KERNEL)?;
+        for thread in Iterator::chain(threads.threads.drain_all(), [thread]) {
+            let fits = room.push_within_capacity(thread).is_ok();
+            debug_assert!(fits);
+        }
+        core::mem::swap(&mut threads.threads, &mut room);
         self.move_threads(&mut threads);
         Ok(())
     }
 
     /// Whether a thread is as we have set it, and whether somebody else has changed that.
     pub(crate) fn thread(&self, seat: &Arc<Seat>) -> (bool, bool) {
-        let threads = self.threads.lock();
-        let mut threads = threads.threads.iter();
-        let thread = threads.find(|thread| Arc::ptr_eq(&thread.seat, seat));
-        thread.map_or((false, false), |thread| {
-            let (idle, task) = (&thread.idle, &thread.task);
+        let threads = &self.threads.lock().threads;
+        let Some(thread) = threads.iter().find(|t| Arc::ptr_eq(&t.seat, seat)) else {
+            return (false, false);
+        };
+        let task = &thread.task;
+        let mut parts = threads.iter().filter(|t| t.is(task));
+        let idle = parts.find_map(|t| t.idle.as_ref());
+        idle.map_or((false, false), |idle| {
             (idle.is_set(task), idle.is_foreign(task))
         })
     }
@@ -221,8 +240,18 @@ impl Later {
     pub(crate) fn remove(&self, seat: &Arc<Seat>) {
         let threads = &mut self.threads.lock().threads;
         let index = threads.iter().position(|t| Arc::ptr_eq(&t.seat, seat));
-        if let Some(Ok(mut thread)) = index.map(|index| threads.remove(index)) {
-            thread.set(false);
+        let Some(Ok(mut thread)) = index.map(|index| threads.remove(index)) else {
+            return;
+        };
+        match threads.iter_mut().find(|t| t.is(&thread.task)) {
+            // It is there still.
+            Some(other) => {
+                if let Some(idle) = thread.idle {
+                    idle.hand_over(&thread.seat, &other.seat);
+                    other.idle = Some(idle);
+                }
+            }
+            None => thread.set(false),
         }
     }
 }

@@ -101,6 +101,29 @@ def test_thread_that_ends(scenes):
     assert scene.nices() == [0]
 
 
+def test_number_of_a_thread_used_again(scenes, vmm):
+    """Whoever has the number of a vCPU's thread that has ended is nobody of sleepy's."""
+    scene = scenes(add=False, code="halt")
+    vcpu = scene.vcpu_fd()
+    scene.add(linger=1 * MS, max_sleep=20 * MS)
+    scene.attached()
+    scene.wait_sleepy()
+    scene.vmm.halt(vcpu)
+    stranger = vmm(scene.tids[0])
+    os.setpriority(os.PRIO_PROCESS, stranger.pid, 5)
+    before = sched.get(stranger.pid)
+    host.wait(lambda: not tids(scene), "its thread is gone", 3)
+    stirs = scene.stats().wakes["stir"]
+    for turn in range(20):
+        scene.request(turn)
+        scene.answer(turn)
+        time.sleep(0.05)
+        assert sched.get(stranger.pid) == before and tids(scene) == []
+    assert scene.stats().wakes["stir"] > stirs
+    scene.device.remove(scene.id)
+    assert sched.get(stranger.pid) == before
+
+
 def test_vcpu_that_moves_to_another_thread(scenes):
     """The old thread, which lives on, is given back what it had."""
     scene = scenes(add=False, code="halt")
@@ -141,13 +164,19 @@ def test_threads_that_swap_their_vcpus(scenes, lever):
     assert scene.nices() == [0, 0]
 
 
-@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
-def test_thread_that_runs_two_vcpus(scenes, lever):
-    """It has one nice value, whichever of its vCPUs is watched first."""
+def with_two_vcpus(scenes):
+    """A VM, not added, of which one thread runs both vCPUs."""
     scene = scenes(code="halt", add=False)
     scene.vmm.also(scene.vcpu_fd(), scene.vmm.vcpu(scene.kvm_fd, 1, "halt"))
     runs, = Path("/sys/kernel/debug/kvm").glob(f"{scene.vmm.pid}-*/vcpu1/pid")
     host.wait(lambda: int(runs.read_text()) == scene.tids[0], "it has run the second one")
+    return scene
+
+
+@pytest.mark.parametrize("lever", [abi.NICE, abi.PARK], ids=["nice", "park"])
+def test_thread_that_runs_two_vcpus(scenes, lever):
+    """It has one nice value, whichever of its vCPUs is watched first."""
+    scene = with_two_vcpus(scenes)
     with host.stopped(scene.vmm.pid):
         scene.add(lever=lever, linger=1 * MS, max_sleep=LONG, request_timeout=LONG, flags=abi.BOOST, boost_nice=-5)
         assert tids(scene) == scene.tids * 2
@@ -160,6 +189,30 @@ def test_thread_that_runs_two_vcpus(scenes, lever):
         scene.request()
     scene.device.remove(scene.id)
     assert scene.nices() == [0]
+
+
+def test_policy_of_a_thread_that_runs_two_vcpus(scenes):
+    """It has one policy, too: one that an administrator gives it is left alone."""
+    scene = with_two_vcpus(scenes)
+    with host.stopped(scene.vmm.pid):
+        scene.add(lever=abi.IDLE, linger=1 * MS, max_sleep=LONG)
+        assert tids(scene) == scene.tids * 2
+    tid, = scene.tids
+    for turn in range(3):
+        host.wait(lambda: sched.get(tid).policy == os.SCHED_IDLE, "lowered")
+        scene.request(turn)
+        host.wait(lambda: sched.get(tid).policy == os.SCHED_OTHER, "as before")
+        scene.answer(turn)
+    host.wait(lambda: sched.get(tid).policy == os.SCHED_IDLE, "lowered")
+    sched.put(tid, os.SCHED_BATCH)
+    for turn in range(3):
+        scene.request(turn)
+        scene.answer(turn)
+        host.wait(lambda: scene.get().state == abi.SLEEPY, "asleep")
+        time.sleep(0.1)
+        assert sched.get(tid).policy == os.SCHED_BATCH
+    scene.device.remove(scene.id)
+    assert sched.get(tid).policy == os.SCHED_BATCH
 
 
 @pytest.mark.flavour("base", "previous")
