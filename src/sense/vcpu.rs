@@ -9,6 +9,7 @@ use crate::{
         forks::Parent,
         kvm::{self, VcpuId},
         preempt_notifier::{Leave, Observer},
+        sched,
         task_work::TaskWork,
         timed::Timed,
     },
@@ -73,6 +74,8 @@ impl Vcpu {
     /// Gives way to an awake thread that waits for this CPU, if it is sleepy and its last turn was whole.
     fn give_way(&self, cpu: CpuId, now: u64) {
         let may = self.engine.lowered() && !self.gave.load(Relaxed) && !self.pause.gives();
+        // The current thread is the one that is observed. A real-time one has its CPU by another's decision.
+        let may = may && sched::policy(current!()).is_fair();
         if may && self.engine.turns.wanted(cpu.as_u32(), now) {
             self.pause.give(true);
             TaskWork::queue(&self.pause);

@@ -87,6 +87,19 @@ def test_woken_beside_one_that_works(sleepers, lever):
     assert sorted(waits)[-2] < 0.1, waits
 
 
+def test_real_time_threads_do_not(sleepers):
+    """Their turns are not sleepy's to give."""
+    asked, other = sleepers()
+    os.sched_setscheduler(other.tids[0], os.SCHED_RR, os.sched_param(1))
+    for turn in range(10):
+        asked.request(turn)
+        time.sleep(0.02)
+        asked.answer(turn)
+        time.sleep(0.02)
+    os.sched_setscheduler(other.tids[0], os.SCHED_OTHER, os.sched_param(0))
+    assert vcpu(other).yielded == 0
+
+
 def test_nobody_gives_way_on_another_cpu(sleepers):
     asked, other = sleepers(cpus=(1, 0))
     converse(asked)
