@@ -272,7 +272,9 @@ impl Errand for Pause {
         if self.gives() {
             sched::give_up_turn();
         }
-        if self.parks.xchg(false, Relaxed) {
+        // It may have been given a run since it was queued.
+        if self.parks.xchg(false, Relaxed) && self.is_due(now()) {
+            self.parks.store(false, Relaxed);
             self.park();
         }
     }
