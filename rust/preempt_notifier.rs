@@ -141,6 +141,24 @@ impl<T: Observer> Node<T> {
         self.cpus.leave(&self.observer);
     }
 
+    /// Has this CPU know the current thread by another of its nodes, if it has one. For that thread, with preemption off.
+    fn enter_another(&self) {
+        // SAFETY: Only the thread itself changes its list, and it is here.
+        let mut link = unsafe { (*current!().as_ptr()).preempt_notifiers.first };
+        while !link.is_null() {
+            // SAFETY: What is linked there is the link of a notifier.
+            let notifier = unsafe { container_of!(link, bindings::preempt_notifier, link) };
+            // SAFETY: It is valid while it is linked.
+            if ptr::eq(unsafe { (*notifier).ops }, Self::OPS) {
+                // SAFETY: Those with our operations are in nodes; it is linked, and not unlinked before `leave`.
+                unsafe { self.cpus.enter(&Self::of_notifier(notifier).observer) };
+                return;
+            }
+            // SAFETY: As above.
+            link = unsafe { (*link).next };
+        }
+    }
+
     /// Queues `work`, which is this node's, to call `func` in the thread. `ESRCH` if that has run its last task_work.
     ///
     /// # Safety
@@ -202,6 +220,7 @@ impl<T: Observer> Node<T> {
         // SAFETY: This is the thread that is watched, not from within a notifier, and `notifier` is linked.
         unsafe { bindings::preempt_notifier_unregister(node.notifier.get()) };
         node.leave(Leave::Unwatched);
+        node.enter_another();
         drop(off);
         node.state.store(GONE, Release);
     }
