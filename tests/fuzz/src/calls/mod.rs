@@ -178,10 +178,7 @@ impl<'a> Caller<'a> {
         let mut kcov = Kcov::start();
         let amount = &self.world.options.amount;
         for turn in 0.. {
-            if amount.is_over(
-                self.world.done.fetch_add(1, Ordering::Relaxed),
-                self.world.began,
-            ) {
+            if amount.is_over(self.world.done.load(Ordering::Relaxed), self.world.began) {
                 break;
             }
             if self.number == 0 && turn % 20_000 == 0 {
@@ -241,6 +238,7 @@ impl<'a> Caller<'a> {
         let outcomes = self.report.outcomes.entry(name.to_owned()).or_default();
         *outcomes.entry(code).or_default() += 1;
         self.report.calls += 1;
+        self.world.done.fetch_add(1, Ordering::Relaxed);
         if error == Some(Errno::NOENT) {
             self.world.ids().retain(|&id| id != self.id);
         }
