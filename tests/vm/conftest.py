@@ -11,12 +11,12 @@ from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lib import abi, cgroup, guest, host, journal, knobs, kvm, layouts, net, scene, trace, tuned as tuning  # noqa: E402
+from lib import abi, cgroup, guest, host, journal, knobs, kvm, layouts, net, scene, trace, traffic as load, tuned as tuning  # noqa: E402
 
 # Cheap and narrow first. What needs the KVM module for itself comes before the guests are booted, and
 # the look back at the whole run comes last.
 ORDER = """
-    abi caller add rules wake timing levers park worker layouts turns triggers vcpus events answers ebpf stats faults upheaval
+    abi caller add rules wake timing levers park worker layouts turns triggers vcpus events answers ebpf stats faults traffic upheaval
     malice fuzz stopped module allocation soak ctl manifest probe notes choice filters guests protocols profiles calls baselines
     floors after
 """.split()
@@ -256,6 +256,20 @@ def tuned(scenes):
         made = tuning.Tuned(scenes(vcpus=2, add=False), group)
         yield made
         made.scene.vmm.stop()
+
+
+@pytest.fixture
+def traffic():
+    """Starts traffic on a scene's tap."""
+    started = []
+
+    def start(scene, answers=True, pauses=False):
+        started.append(load.Traffic(scene.tap, scene.vm if answers else None, pauses))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
 
 
 @pytest.fixture(scope="module")

@@ -12,26 +12,11 @@ import time
 import pytest
 
 from lib import abi, frames, host, net
-from lib.traffic import Traffic
 
 pytestmark = pytest.mark.core
 
 MS = abi.MS
 LONG = 60 * abi.SECOND
-
-
-@pytest.fixture
-def traffic():
-    """Starts traffic on a scene's tap."""
-    started = []
-
-    def start(scene, answers=True, pauses=False):
-        started.append(Traffic(scene.tap, scene.vm if answers else None, pauses))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
 
 
 def flows(scene):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What happens to a whole host: a debugger, another time of day, no memory, many VMs."""
 
-import ctypes
 import mmap
 import os
 import signal
@@ -10,29 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lib import abi, host
+from lib import abi, host, power, ptrace
 from lib.scene import RULES
 
 MS = abi.MS
 LONG = 60 * abi.SECOND
-PTRACE_SINGLESTEP, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 9, 17, 0x4206, 0x4207
-WALL = 0x40000000
-
-
-def ptrace(request, tid):
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    if libc.ptrace(request, tid, None, None):
-        raise OSError(ctypes.get_errno(), f"ptrace({request:#x})")
-
-
-def wait_stopped(tid):
-    """Until a thread that is traced stops; a request that never comes through fails by the test's time."""
-    def stopped():
-        pid, status = os.waitpid(tid, WALL | os.WNOHANG)
-        return pid == tid and os.WIFSTOPPED(status)
-
-    host.wait(stopped, f"thread {tid} has stopped", step=0.005)
 
 
 @pytest.mark.core
@@ -43,24 +24,17 @@ def test_traced_by_a_debugger(scenes, lever):
     tid, = scene.tids
     for turn in range(5):
         scene.wait_low()
-        ptrace(PTRACE_SEIZE, tid)
-        ptrace(PTRACE_INTERRUPT, tid)
-        wait_stopped(tid)
-        scene.request(turn)
-        assert scene.nices() == [0] and scene.get().in_flight == 1
-        for _ in range(5):
-            ptrace(PTRACE_SINGLESTEP, tid)
-            wait_stopped(tid)
-        ptrace(PTRACE_DETACH, tid)
+        with ptrace.interrupted(tid):
+            scene.request(turn)
+            assert scene.nices() == [0] and scene.get().in_flight == 1
+            for _ in range(5):
+                ptrace.step(tid)
         scene.wait_runs()
         scene.answer(turn)
     scene.wait_low()
-    ptrace(PTRACE_SEIZE, tid)
-    ptrace(PTRACE_INTERRUPT, tid)
-    wait_stopped(tid)
-    scene.device.remove(scene.id)
-    assert scene.nices() == [0]
-    ptrace(PTRACE_DETACH, tid)
+    with ptrace.interrupted(tid):
+        scene.device.remove(scene.id)
+        assert scene.nices() == [0]
     scene.add()
     scene.attached()
     scene.wait_runs()
@@ -73,20 +47,17 @@ def test_clock_steps(scenes, lever):
     scene = scenes(lever=lever, linger=1 * MS, max_sleep=200 * MS, park_max=100 * MS, stir_run=1 * MS)
     scene.wait_sleepy()
     day = 24 * 3600
-    began, monotonic = time.time(), time.monotonic()
-    try:
-        for step in (day, -2 * day, 365 * day, -364 * day):
+    with host.other_time() as step:
+        for seconds in (day, -2 * day, 365 * day, -364 * day):
             before = scene.stats().wakes["stir"]
-            time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+            step(seconds)
             time.sleep(1)
             stirs = scene.stats().wakes["stir"] - before
-            assert 1 <= stirs <= 5, f"{stirs} after a step of {step} s"
+            assert 1 <= stirs <= 5, f"{stirs} after a step of {seconds} s"
             scene.request()
             assert scene.get().in_flight == 1
             scene.answer()
             scene.wait_sleepy()
-    finally:
-        time.clock_settime(time.CLOCK_REALTIME, began + time.monotonic() - monotonic)
 
 
 class Hog:
@@ -130,13 +101,6 @@ def test_no_memory(scenes):
     assert other.get().in_flight == 1
 
 
-def kept():
-    """Bytes that the kernel keeps for itself; not its threads' stacks: there are more workers of its own after much work."""
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    size = {key: int(value[0]) * 1024 for key, *value in lines}
-    return size["SUnreclaim:"] + size["Percpu:"] + size["VmallocUsed:"] - size["KernelStack:"]
-
-
 @pytest.mark.flavour("base", "previous")  # the memory kernel looks for leaks itself, after all tests
 def test_many_vms_come_and_go(scenes, device):
     """Added, attached and gone: nothing is kept of them."""
@@ -144,15 +108,17 @@ def test_many_vms_come_and_go(scenes, device):
 
     def kept_of(vms):
         """The bytes that the kernel has more after so many."""
-        before = kept()
+        before = host.kept()
         for turn in range(vms // len(several)):
             for scene in several:
                 scene.add(linger=0, max_sleep=1 * MS, rules=RULES * 4)
                 scene.answer(turn)  # a request would wait in the tap for ever
             for scene in several:
+                scene.attached()
+            for scene in several:
                 scene.device.remove(scene.id)
         time.sleep(1)
-        return kept() - before
+        return host.kept() - before
 
     references = host.refcount()
     each = 200 if host.FULL else 80
@@ -161,18 +127,6 @@ def test_many_vms_come_and_go(scenes, device):
     # What is cached is so at some time; what is lost is so each time.
     assert min(grown) < each * 64, grown
     host.wait(lambda: host.refcount() == references, "no reference is left")
-
-
-def suspend():
-    """Suspends the host to RAM and resumes it, up to where the firmware would come in: all CPUs but one are off, and KVM and the
-    clocks too."""
-    power = Path("/sys/power")
-    before = int((power / "suspend_stats/success").read_text())
-    Path("/sys/module/suspend/parameters/pm_test_delay").write_text("1")
-    (power / "mem_sleep").write_text("deep")
-    (power / "pm_test").write_text("core")
-    (power / "state").write_text("mem")
-    assert int((power / "suspend_stats/success").read_text()) == before + 1
 
 
 @pytest.mark.core
@@ -184,7 +138,7 @@ def test_suspended(scenes, lever):
         for scene in (asleep, asked):
             scene.wait_low()
         asked.request(turn)
-        suspend()
+        power.suspend()
         assert asleep.is_sleepy() and asked.nices() == [0] and asked.get().in_flight == 1
         asleep.request(turn)
         assert asleep.nices() == [0]

@@ -288,6 +288,23 @@ def kill(process, how=signal.SIGKILL):
 
 
 @contextmanager
+def other_time():
+    """Gives a function that sets the time of day so many seconds ahead, or back; it is right again when this is over."""
+    began, monotonic = time.time(), time.monotonic()
+    try:
+        yield lambda seconds: time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME, began + time.monotonic() - monotonic)
+
+
+def kept():
+    """Bytes that the kernel keeps for itself; not its threads' stacks: there are more workers of its own after much work."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    size = {key: int(value[0]) * 1024 for key, *value in lines}
+    return size["SUnreclaim:"] + size["Percpu:"] + size["VmallocUsed:"] - size["KernelStack:"]
+
+
+@contextmanager
 def stopped(pid, seconds=5):
     """SIGSTOP; what the test does to it then must not need the process to run."""
     os.kill(pid, signal.SIGSTOP)

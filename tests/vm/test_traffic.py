@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What happens to a host happens while requests come and are answered: by each lever, a VM sleeps and wakes as before, and has in
+the end what it had."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from lib import abi, cgroup, host, net, power, ptrace
+
+pytestmark = [pytest.mark.core, pytest.mark.fast]
+
+MS = abi.MS
+LEVERS = pytest.mark.parametrize("lever", [
+    abi.PARK, *(pytest.param(lever, marks=pytest.mark.full) for lever in (abi.NICE, abi.IDLE, abi.GROUP))],
+    ids=["park", "nice", "idle", "cgroup"])
+A_WHILE = 0.3
+
+
+def stopped(tuned):
+    with host.stopped(tuned.scene.vmm.pid):
+        time.sleep(A_WHILE)
+
+
+def frozen(tuned):
+    with tuned.group.frozen():
+        time.sleep(A_WHILE)
+
+
+def traced(tuned):
+    for tid in tuned.scene.tids:
+        with ptrace.interrupted(tid):
+            for _ in range(5):
+                ptrace.step(tid)
+
+
+def without_a_cpu(_):
+    online = Path("/sys/devices/system/cpu/cpu1/online")
+    online.write_text("0")
+    time.sleep(A_WHILE)
+    online.write_text("1")
+
+
+def at_another_time(_):
+    with host.other_time() as step:
+        step(24 * 3600)
+        time.sleep(A_WHILE)
+        step(-48 * 3600)
+        time.sleep(A_WHILE)
+
+
+def suspended(_):
+    power.suspend()
+
+
+def renamed(tuned):
+    net.ip(f"link set {tuned.scene.tap} name strenamed")
+    time.sleep(A_WHILE)
+    net.ip(f"link set strenamed name {tuned.scene.tap}")
+
+
+def in_another_group(tuned):
+    with cgroup.group("other") as other:
+        other.take(tuned.scene.vmm.pid)
+        time.sleep(A_WHILE)
+        tuned.group.take(tuned.scene.vmm.pid)
+
+
+def crowded(tuned):
+    """Its threads change CPUs as fast as they can."""
+    for turn in range(100):
+        for tid in tuned.scene.tids:
+            os.sched_setaffinity(tid, {turn % 2})
+        time.sleep(0.002)
+    for tid in tuned.scene.tids:
+        os.sched_setaffinity(tid, {0, 1})
+
+
+FAULTS = [stopped, frozen, traced, without_a_cpu, at_another_time, suspended, renamed, in_another_group, crowded]
+
+
+def goes_on(scene):
+    """It is asked, sleeps and wakes."""
+    before = scene.stats()
+
+    def has():
+        stats = scene.stats()
+        return (stats.requests > before.requests + 20 and stats.wakes["request"] > before.wakes["request"]
+                and sum(stats.sleeps.values()) > sum(before.sleeps.values()) + 1)
+
+    host.wait(has, f"asked, asleep and awake; {scene}", 10)
+
+
+def under_traffic(tuned, traffic, lever):
+    tuned.add(lever, request_timeout=2 * abi.SECOND)
+    load = traffic(tuned.scene, pauses=True)
+    goes_on(tuned.scene)
+    return load
+
+
+@LEVERS
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_goes_on(tuned, traffic, fault, lever):
+    scene = tuned.scene
+    load = under_traffic(tuned, traffic, lever)
+    fault(tuned)
+    goes_on(scene)
+    assert load.stop(), "a sender met an error"
+    host.wait(lambda: scene.get().in_flight == 0, "all answered or lost")
+    scene.request(50)
+    tuned.wait_restored()
+    scene.answer(50)
+    tuned.wait_lowered(lever)
+    scene.device.remove(scene.id)
+    assert tuned.is_restored()
+
+
+@LEVERS
+def test_killed(tuned, traffic, lever):
+    under_traffic(tuned, traffic, lever)
+    tuned.scene.vmm.stop()
+    host.wait(lambda: not tuned.scene.device.vms(), "the VM is gone", 3)
+    assert tuned.weights() == tuned.WEIGHT
+
+
+@LEVERS
+@pytest.mark.parametrize("lost", ["deleted", "moved"])
+def test_link_lost(tuned, traffic, lost, lever):
+    """Requests may come where they cannot be seen any more: awake, with all that it had."""
+    scene = tuned.scene
+    load = under_traffic(tuned, traffic, lever)
+    if lost == "deleted":
+        net.ip(f"link del {scene.tap}")
+    else:
+        net.ip("netns add stns")
+        net.ip(f"link set {scene.tap} netns stns")
+    assert scene.get().lost_links == 1
+    assert load.stop()
+    host.wait(lambda: scene.get().in_flight == 0, "all lost", 10)
+    time.sleep(A_WHILE)
+    assert scene.get().state == abi.AWAKE and tuned.is_restored()
+
+
+@LEVERS
+def test_removed(tuned, traffic, lever):
+    scene = tuned.scene
+    load = under_traffic(tuned, traffic, lever)
+    for _ in range(host.turns(15)):
+        scene.device.remove(scene.id)
+        assert tuned.is_restored()
+        tuned.add(lever, linger=0, max_sleep=1 * MS)
+        time.sleep(0.02)
+    assert load.stop()
