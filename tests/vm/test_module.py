@@ -2,6 +2,7 @@
 """Loading and unloading: sleepy's own module and KVM's, in every order."""
 
 import errno
+import itertools
 import os
 from pathlib import Path
 
@@ -141,6 +142,24 @@ def test_kvm_reloaded_under_sleepy(sleepy, without_kvm, vmm):
             one.stop()
             host.unload_kvm()
             host.load_kvm()
+
+
+@pytest.mark.kvm_goes
+@pytest.mark.parametrize("loaded", list(itertools.permutations(("kvm", "sleepy"))), ids="-".join)
+@pytest.mark.parametrize("unloaded", list(itertools.permutations(("kvm", "sleepy"))), ids="-".join)
+def test_both_go_and_come(sleepy, without_kvm, vmm, unloaded, loaded):
+    """In each order, after they have worked together."""
+    for turn in range(2):
+        with abi.Device() as device:
+            one = vmm()
+            a_wake(device, one)
+            one.stop()
+        if turn:
+            break
+        for name in unloaded:
+            {"kvm": host.unload_kvm, "sleepy": host.unload}[name]()
+        for name in loaded:
+            {"kvm": host.load_kvm, "sleepy": host.load}[name]()
 
 
 @pytest.mark.kvm_goes

@@ -33,7 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(other) => return Err(format!("{other}: give spin, or nothing").into()),
     };
     let mut page = Box::new(Page([0; SIZE]));
-    page.0.chunks_mut(code.len()).for_each(|place| place.copy_from_slice(&code));
+    page.0
+        .chunks_mut(code.len())
+        .for_each(|place| place.copy_from_slice(&code));
     let page = Box::leak(page);
     let region = kvm_userspace_memory_region {
         memory_size: SIZE as u64,

@@ -453,6 +453,8 @@ class Churn:
         for machine in self.machines:
             unlike = machine.unlike()
             self.check("threads", not unlike, "\n".join(unlike))
+            before = machine.ran()
+            self.soon("threads", lambda: all(now > before[tid] for tid, now in machine.ran().items()), f"{machine.name}: all run")
             if machine.group:
                 want = {"cpu.weight": str(machine.weight), "cpu.idle": "0"}
                 got = machine.weights()
