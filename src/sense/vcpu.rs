@@ -71,11 +71,13 @@ impl Vcpu {
         })
     }
 
-    /// Gives way to an awake thread that waits for this CPU, if it is sleepy and its last turn was whole.
+    /// Gives way to an awake thread that waits for this CPU, if it is sleepy and its last turn was whole. Not one that runs in
+    /// real time, of which the administrator has said when it does.
     fn give_way(&self, cpu: CpuId, now: u64) {
-        let may = self.engine.lowered() && !self.gave.load(Relaxed) && !self.pause.gives();
-        // The current thread is the one that is observed. A real-time one has its CPU by another's decision.
-        let may = may && sched::policy(current!()).is_fair();
+        let may = self.engine.lowered()
+            && !self.gave.load(Relaxed)
+            && !self.pause.gives()
+            && sched::policy(current!()).is_fair();
         if may && self.engine.turns.wanted(cpu.as_u32(), now) {
             self.pause.give(true);
             TaskWork::queue(&self.pause);
