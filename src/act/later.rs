@@ -2,7 +2,7 @@
 
 //! What has to wait for process context: scheduling policies, and the weights of control groups.
 
-use super::{group::Group, idle::Idle, park::Seat, Kind, Lever};
+use super::{append, group::Group, idle::Idle, park::Seat, Kind, Lever};
 use crate::{
     engine::now,
     rust::{
@@ -192,11 +192,7 @@ impl Later {
             task,
             seat,
         };
-        for thread in Iterator::chain(threads.threads.drain_all(), [thread]) {
-            let fits = room.push_within_capacity(thread).is_ok();
-            debug_assert!(fits);
-        }
-        core::mem::swap(&mut threads.threads, &mut room);
+        append(&mut threads.threads, thread, &mut room);
         self.move_threads(&mut threads);
         Ok(())
     }

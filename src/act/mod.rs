@@ -173,6 +173,16 @@ pub(crate) struct Act {
     closed: bool,
 }
 
+/// Appends one with memory that was made before a lock was taken: `room` has place for all of them. It has what they were in
+/// afterwards.
+fn append<T>(all: &mut KVec<T>, new: T, room: &mut KVec<T>) {
+    for one in Iterator::chain(all.drain_all(), [new]) {
+        let fits = room.push_within_capacity(one).is_ok();
+        debug_assert!(fits);
+    }
+    core::mem::swap(all, room);
+}
+
 /// Room for one more thread, made before the lock is taken.
 pub(crate) struct Room(KVec<Thread>);
 
@@ -360,13 +370,7 @@ impl Act {
             shared,
             seat,
         };
-        let mut fits = true;
-        for old in self.threads.drain_all() {
-            fits &= room.0.push_within_capacity(old).is_ok();
-        }
-        fits &= room.0.push_within_capacity(thread).is_ok();
-        debug_assert!(fits);
-        core::mem::swap(&mut self.threads, &mut room.0);
+        append(&mut self.threads, thread, &mut room.0);
         if !self.closed {
             self.bring(self.threads.len() - 1..self.threads.len());
         }

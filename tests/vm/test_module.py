@@ -149,17 +149,18 @@ def test_kvm_reloaded_under_sleepy(sleepy, without_kvm, vmm):
 @pytest.mark.parametrize("unloaded", list(itertools.permutations(("kvm", "sleepy"))), ids="-".join)
 def test_both_go_and_come(sleepy, without_kvm, vmm, unloaded, loaded):
     """In each order, after they have worked together."""
-    for turn in range(2):
+    def work():
         with abi.Device() as device:
             one = vmm()
             a_wake(device, one)
             one.stop()
-        if turn:
-            break
-        for name in unloaded:
-            {"kvm": host.unload_kvm, "sleepy": host.unload}[name]()
-        for name in loaded:
-            {"kvm": host.load_kvm, "sleepy": host.load}[name]()
+
+    work()
+    for name in unloaded:
+        {"kvm": host.unload_kvm, "sleepy": host.unload}[name]()
+    for name in loaded:
+        {"kvm": host.load_kvm, "sleepy": host.load}[name]()
+    work()
 
 
 @pytest.mark.kvm_goes

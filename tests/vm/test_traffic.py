@@ -4,11 +4,11 @@ the end what it had."""
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 
 from lib import abi, cgroup, host, net, power, ptrace
+from lib.machine import CPU1
 
 pytestmark = [pytest.mark.core, pytest.mark.fast]
 
@@ -37,10 +37,9 @@ def traced(tuned):
 
 
 def without_a_cpu(_):
-    online = Path("/sys/devices/system/cpu/cpu1/online")
-    online.write_text("0")
+    CPU1.write_text("0")
     time.sleep(A_WHILE)
-    online.write_text("1")
+    CPU1.write_text("1")
 
 
 def at_another_time(_):
