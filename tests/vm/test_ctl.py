@@ -7,6 +7,7 @@
 
 import os
 import re
+import subprocess
 
 import pytest
 
@@ -66,6 +67,30 @@ def test_not_permitted(sleepy):
     ("vm", "add", "--pid", "1", "--name", "a", "--sleepy-nice", "20")], ids=" ".join)
 def test_usage(sleepy, args):
     assert ctl.run(*args)[0] == ctl.USAGE
+
+
+def test_nobody_listens(sleepy):
+    """What failed has failed, wherever that can be said; what was done is done."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for args, code in ((("-j", "vm", "show", "nobody"), ctl.FAILED), (("vm", "list"), 0), (("stats", "--watch", "1"), 0)):
+        done = subprocess.run([ctl.PROGRAM, *args], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+        assert (done.returncode, "nobody" in done.stderr) == (code, code == ctl.FAILED), done.stderr
+    os.close(writer)
+    with open("/dev/full", "w", encoding="ascii") as full:
+        assert subprocess.run([ctl.PROGRAM, "vm", "show", "nobody"], stderr=full, check=False).returncode == ctl.FAILED
+    done = subprocess.run([ctl.PROGRAM, b"vm", b"\xff"], capture_output=True, check=False)
+    assert done.returncode == ctl.USAGE and b"panicked" not in done.stderr
+
+
+def test_names_that_command_a_terminal(vm):
+    """They are shown as what they are."""
+    odd = f"{net.PREFIX}\x1b[8m"
+    net.ip(f"link set {vm.tap} name {odd}")
+    shown = [ctl.run("vm", "add", "--pid", vm.vmm.pid, "--name", "a", *UDP), ctl.run("vm", "show", "a")]
+    net.ip(f"link set {odd} name {vm.tap}")
+    for code, output, text in shown:
+        assert code == 0 and "\\u{1b}[8m" in output and "\x1b" not in output + text
 
 
 def test_nothing_there(sleepy):

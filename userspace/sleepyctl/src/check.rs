@@ -62,6 +62,6 @@ pub fn refuse(output: Output, command: &str, report: &Report, done: &str) -> Res
         };
         output.print(body, String::new)?;
     }
-    eprintln!("{error}");
+    output::say(&error);
     Ok(error.exit)
 }

@@ -114,13 +114,13 @@ pub fn run(output: Output, names: &[String]) -> Result<()> {
     }
     notes.extend(of_one_process(&manifest.vm));
     for note in notes {
-        eprintln!("export: note: {note}");
+        output::say(format!("export: note: {note}"));
     }
     if output.json {
         return output.print(Body { manifest }, String::new);
     }
     let text = toml(&manifest)?;
-    output::write(&text)
+    output::write(&text).map(drop)
 }
 
 /// What tells two VMs of one process apart is not known here.

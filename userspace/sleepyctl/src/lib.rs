@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
             if cli.json {
                 print_json(&error);
             }
-            eprintln!("{error}");
+            output::say(&error);
             ExitCode::from(error.exit as u8)
         }
     }
@@ -89,7 +89,7 @@ fn run(cli: &Cli) -> Result<Exit> {
         Some(Command::Check(args)) => return check::run(output, args),
         Some(Command::Apply(args)) => return apply::run(output, args),
         Some(Command::Export { names }) => export::run(output, names),
-        Some(Command::Schema) => output::write(manifest::SCHEMA),
+        Some(Command::Schema) => output::write(manifest::SCHEMA).map(drop),
         Some(Command::Generate { dir }) => generate::run(dir),
     }
     .map(|()| Exit::Done)
@@ -98,7 +98,7 @@ fn run(cli: &Cli) -> Result<Exit> {
 /// `--help` and `--version` end up here too, but are no errors.
 fn wrong_command_line(error: &clap::Error) -> ExitCode {
     let asks_for_json = || {
-        std::env::args()
+        std::env::args_os()
             .skip(1)
             .any(|arg| arg == "-j" || arg == "--json")
     };

@@ -2,11 +2,12 @@
 
 //! What is printed: text for people, JSON for scripts.
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 
 /// Version of everything that is printed as JSON.
 const SCHEMA_VERSION: u32 = 1;
@@ -26,9 +27,22 @@ struct Document<T> {
 }
 
 impl Output {
-    /// Prints `body` as JSON on one line, or `text`.
+    /// Prints `body` as JSON on one line, or `text`, whose lines may quote anything.
     pub fn print(&self, body: impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-        write(&if self.json { json(body) + "\n" } else { text() })
+        self.print_on(body, text).map(drop)
+    }
+
+    /// The same; returns whether somebody reads on.
+    pub fn print_on(&self, body: impl Serialize, text: impl FnOnce() -> String) -> Result<bool> {
+        write(&if self.json {
+            json(body) + "\n"
+        } else {
+            text()
+                .split('\n')
+                .map(one_line)
+                .collect::<Vec<_>>()
+                .join("\n")
+        })
     }
 }
 
@@ -82,14 +96,20 @@ pub fn hang(head: &str, text: &str, break_after: &str) -> String {
     lines.iter().map(line).collect()
 }
 
-/// Writes to standard output. Nobody reads on is no error: `sleepyctl stats --watch 1 | head`.
-pub fn write(text: &str) -> Result<()> {
+/// Writes to standard output, as it is; returns whether somebody reads on. That nobody does is no error:
+/// `sleepyctl stats --watch 1 | head`.
+pub fn write(text: &str) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::failed(format!("standard output: {error}"))),
     }
+}
+
+/// Says something beside that, on standard error, in a line. Where it cannot be said, the exit code is left.
+pub fn say(message: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{}", one_line(message.to_string()));
 }
 
 /// Where a column's text stands.

@@ -145,24 +145,23 @@ pub fn share(part: u64, whole: u64) -> Option<f64> {
 pub fn run(output: Output, args: &StatsArgs) -> Result<()> {
     let device = Device::open()?;
     let mut before = HashMap::new();
-    let now = print(output, &device, args, &before)?;
-    let Some(pause) = args.watch else {
-        return Ok(());
-    };
-    before = now;
     loop {
+        let (now, is_read) = print(output, &device, args, &before)?;
+        let Some(pause) = args.watch.filter(|_| is_read) else {
+            return Ok(());
+        };
+        before = now;
         std::thread::sleep(pause);
-        before = print(output, &device, args, &before)?;
     }
 }
 
-/// Prints what happened since `before`, or with JSON everything; returns the figures.
+/// Prints what happened since `before`, or with JSON everything; returns the figures, and whether somebody reads on.
 fn print(
     output: Output,
     device: &Device,
     args: &StatsArgs,
     before: &HashMap<u32, VmStats>,
-) -> Result<HashMap<u32, VmStats>> {
+) -> Result<(HashMap<u32, VmStats>, bool)> {
     let vms = if args.names.is_empty() {
         device.vms()?
     } else {
@@ -185,10 +184,10 @@ fn print(
     }
     let interval = args.watch.filter(|_| !before.is_empty());
     let body = Body { vms: shown };
-    output.print(&body, || {
+    let is_read = output.print_on(&body, || {
         heading(args.watch, interval) + &stats_text::human(&body.vms)
     })?;
-    Ok(now)
+    Ok((now, is_read))
 }
 
 fn heading(watch: Option<Duration>, interval: Option<Duration>) -> String {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::filter;
 use crate::lever;
 use crate::link;
-use crate::output::{Output, hang};
+use crate::output::{Output, hang, say};
 use crate::policy;
 use crate::probe::{self, Choice, Survey};
 use crate::vmm::Vmm;
@@ -64,13 +64,13 @@ pub fn run(output: Output, args: &AddArgs) -> Result<()> {
     let policy = &wanted.policy;
     let only_requests = policy.wake_on & !(1 << WAKE_REQUEST) == 0;
     if only_requests && !args.rules.wakes() && policy.lever != LEVER_OBSERVE {
-        eprintln!(
+        say(format!(
             "vm add: note: without --request or --wake no packet wakes {}, only --max-sleep does",
             args.name
-        );
+        ));
     }
     if let Some(note) = probe::note(&device, id, policy) {
-        eprintln!("vm add: {note}");
+        say(format!("vm add: {note}"));
     }
     let body = Body {
         added: Added {

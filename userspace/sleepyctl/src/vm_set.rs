@@ -13,7 +13,7 @@ use crate::events::Set as Events;
 use crate::filter;
 use crate::lever::{Lever, lever_text};
 use crate::link;
-use crate::output::{Output, hang};
+use crate::output::{Output, hang, say};
 use crate::policy::{self, PolicyJson, Settings};
 use crate::probe::{self, Choice, Survey};
 use crate::wanted::{change, check_events, wakes_on_packets};
@@ -89,7 +89,7 @@ pub fn run(output: Output, args: &SetArgs) -> Result<()> {
     let given = settings.lever.is_some();
     let note = given.then(|| probe::note(&device, vm.id, &policy));
     if let Some(note) = note.flatten() {
-        eprintln!("vm set: {note}");
+        say(format!("vm set: {note}"));
     }
     let rules = rules.map(|rules| rules.len());
     let body = Body {

@@ -6,7 +6,7 @@ use procfs::process::Process;
 use serde::Serialize;
 use sleepy_uapi::{VM_GROUP_FOREIGN, VM_GROUP_LEFT, VmGet, VmLink, VmRule};
 
-use crate::cgroup::Hierarchy;
+use crate::cgroup::{Group, Hierarchy};
 use crate::device::{Device, gone, rule_text, text, vm_name};
 use crate::error::Result;
 use crate::events::Set;
@@ -52,7 +52,7 @@ struct GroupJson {
     inode: u64,
     /// Its name; none if it is not to be found any more.
     name: Option<String>,
-    path: Option<std::path::PathBuf>,
+    path: Option<String>,
     /// An administrator has changed its weight meanwhile.
     foreign: bool,
     /// A vCPU thread is in another one.
@@ -67,7 +67,8 @@ impl GroupJson {
         let group = Hierarchy::here()
             .ok()
             .and_then(|all| all.with_inode(vm.group));
-        let (name, path) = group.map(|group| (group.name, group.path)).unzip();
+        let parts = |group: Group| (group.name, group.path.display().to_string());
+        let (name, path) = group.map(parts).unzip();
         Some(Self {
             inode: vm.group,
             name,
@@ -80,7 +81,7 @@ impl GroupJson {
     /// Which it is, and where an administrator's change has won.
     fn lines(&self, vm: &str) -> Vec<String> {
         let mut lines = vec![match &self.path {
-            Some(path) => path.display().to_string(),
+            Some(path) => path.clone(),
             None => format!("inode {}, which is removed or not mounted here", self.inode),
         }];
         if self.foreign {
