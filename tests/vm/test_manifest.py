@@ -306,6 +306,30 @@ def test_prune(scenes, manifest):
     assert one.nices() == [0]
 
 
+def test_prune_by_one_who_cannot_look(scenes, manifest):
+    """What is not seen may be wanted: nobody removes a VM for that."""
+    one = scenes(add=False, code="halt")
+    path = manifest(f'[[vm]]\nname = "a-{{}}"\nlink = "{net.PREFIX}*"\neach = true\n' + TIMES + RULES)
+    name, = apply(path)[0]["added"]
+    blind = {"preexec_fn": lambda: caller.lose(caller.CAP_SYS_PTRACE)}
+    message = ctl.refused(ctl.NOT_PERMITTED, "apply", path, "--prune", **blind)
+    assert "CAP_SYS_PTRACE" in message
+    code, _, text = ctl.run("apply", path, **blind)
+    assert code == ctl.FAILED and "matches no process that may be looked at" in text
+    assert [vm.name.decode() for vm in one.device.vms()] == [name]
+    assert apply(path, "--prune")[0] == {"unchanged": [name]}
+
+
+def test_link_that_can_be_none(scenes, manifest):
+    """That is found before the VM is removed, to be added with it."""
+    one = scenes(add=False, code="halt")
+    apply(manifest(vm_text(one)))
+    before = show("a")["id"]
+    (_, _, message), = refused(manifest(vm_text(one, more='links = ["lo"]\n' + TIMES + RULES)))
+    assert message.startswith("link lo: it has no Ethernet header")
+    assert show("a")["id"] == before
+
+
 def test_a_directory(scenes, manifest):
     one, two = (scenes(add=False, code="halt") for _ in range(2))
     manifest(vm_text(one, "a"), "1.toml")

@@ -11,9 +11,9 @@ import traceback
 from . import host
 
 NOBODY = 65534
-CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_SYS_NICE = 1, 12, 23
+CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_NICE = 1, 12, 19, 23
 ALL = (1 << 64) - 1
-SYS_CAPSET, SYS_PRCTL, PR_SET_KEEPCAPS = 126, 157, 8
+SYS_CAPSET, SYS_PRCTL, PR_SET_KEEPCAPS, PR_CAPBSET_DROP = 126, 157, 8, 24
 
 
 def in_child(body):
@@ -60,6 +60,11 @@ def without(*capabilities):
     for capability in capabilities:
         bits &= ~(1 << capability)
     set_capabilities(bits)
+
+
+def lose(capability):
+    """What this process executes does not have it, root or not."""
+    host.syscall(SYS_PRCTL, PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def become_nobody(*capabilities):

@@ -10,6 +10,7 @@ use sleepy_uapi::{
 
 use crate::device::call_error;
 use crate::error::{Error, words};
+use crate::link::no_ethernet;
 use crate::wanted::list;
 
 /// What was tried.
@@ -20,18 +21,14 @@ pub struct Attempt<'a> {
     pub process: String,
     /// Its descriptors of virtual machines.
     pub vm_fds: &'a [i32],
-    /// The VM that this process has already.
-    pub added_as: Option<String>,
-    /// The VM that has the link at fault already.
-    pub link_owner: Option<String>,
+    /// The VM that has what is at fault already: the process, the link or the control group.
+    pub owner: Option<String>,
     /// The links' names.
     pub links: Vec<&'a str>,
     /// The rules' names.
     pub rules: Vec<String>,
     /// The control group's name.
     pub group: Option<&'a str>,
-    /// The VM whose lever has that group already.
-    pub group_owner: Option<String>,
 }
 
 impl Attempt<'_> {
@@ -80,7 +77,7 @@ impl Attempt<'_> {
             }
             (Errno::NODEV, _) => format!("no KVM virtual machine in {process}; give the VMM's pid"),
             (Errno::NOTUNIQ, _) => format!(
-                "{process} has several virtual machines, at its descriptors {}; choose one with --vm-fd",
+                "{process} has several virtual machines, at its descriptors {}; choose one with --vm-fd (in a manifest: `vm_fd`)",
                 list(self.vm_fds)
             ),
             (Errno::BADF, FAULT_LINK) => format!("{}: its network namespace is gone", link()),
@@ -94,7 +91,7 @@ impl Attempt<'_> {
                     list(self.vm_fds)
                 )
             }
-            (Errno::ALREADY, _) => match &self.added_as {
+            (Errno::ALREADY, _) => match &self.owner {
                 Some(other) => format!(
                     "the virtual machine of {process} is here already, as {other}; \
                      change it with `sleepyctl vm set {other}`"
@@ -104,13 +101,13 @@ impl Attempt<'_> {
                 ),
             },
             (Errno::BUSY, FAULT_GROUP) => {
-                let owner = self.group_owner.as_deref().unwrap_or("another VM");
+                let owner = self.owner.as_deref().unwrap_or("another VM");
                 format!(
                     "cgroup {group}: the lever of {owner} has it already; give that VM another lever \
                      (`sleepyctl vm set NAME --lever auto`), or remove it"
                 )
             }
-            (Errno::BUSY, _) => match &self.link_owner {
+            (Errno::BUSY, _) => match &self.owner {
                 Some(other) => format!(
                     "{} belongs to {other} already; choose others with --no-auto-link --link DEV, \
                      or remove that: `sleepyctl vm remove {other}`",
@@ -136,10 +133,7 @@ impl Attempt<'_> {
             (Errno::OPNOTSUPP, FAULT_POLICY) => format!(
                 "{name}: this kernel does not show one of the events; `sleepyctl` alone says which"
             ),
-            (Errno::OPNOTSUPP, FAULT_LINK) => format!(
-                "{}: it has no Ethernet header; only Ethernet devices, such as taps, can be links",
-                link()
-            ),
+            (Errno::OPNOTSUPP, FAULT_LINK) => no_ethernet(&link()),
             (Errno::INVAL, FAULT_RULE) => {
                 format!(
                     "{}: the kernel refuses its program; write a filter in a simpler way, \
@@ -180,15 +174,13 @@ mod tests {
             name: "a",
             process: "process 42 (qemu)".to_string(),
             vm_fds: &[9, 14],
-            added_as: Some("b".to_string()),
-            link_owner: Some("c".to_string()),
+            owner: Some("b".to_string()),
             links: vec!["tap0", "blue/tap1"],
             rules: vec![
                 "request rule 'udp'".to_string(),
                 "response rule 'udp'".to_string(),
             ],
             group: Some("/m/a"),
-            group_owner: Some("d".to_string()),
         };
         attempt.error(errno, fault, fault_index)
     }
@@ -237,7 +229,7 @@ mod tests {
                 "another process than process 42",
             ),
             (Errno::ALREADY, FAULT_HANDLE, 0, "is here already, as b"),
-            (Errno::BUSY, FAULT_LINK, 0, "link tap0 belongs to c already"),
+            (Errno::BUSY, FAULT_LINK, 0, "link tap0 belongs to b already"),
             (
                 Errno::TOOBIG,
                 FAULT_LINK,
@@ -263,7 +255,7 @@ mod tests {
                 Errno::BUSY,
                 FAULT_GROUP,
                 0,
-                "cgroup /m/a: the lever of d has it already;",
+                "cgroup /m/a: the lever of b has it already;",
             ),
             (
                 Errno::INVAL,

@@ -263,7 +263,11 @@ impl Command {
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
-    check_name(text).map(|()| text.to_string())
+    check_name(text)?;
+    if text.contains("{}") {
+        return Err("{} in a name is for manifests, with `each = true`".to_string());
+    }
+    Ok(text.to_string())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -2,6 +2,8 @@
 
 //! `/dev/sleepy`.
 
+use std::collections::HashMap;
+
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -65,11 +67,10 @@ impl Device {
     /// The VMs with these names, in this order.
     pub fn named(&self, names: &[String]) -> Result<Vec<VmGet>> {
         let vms = self.vms()?;
+        let by_name: HashMap<String, &VmGet> = vms.iter().map(|vm| (vm_name(vm), vm)).collect();
         let find = |name: &String| {
-            vms.iter()
-                .find(|vm| vm_name(vm) == *name)
-                .copied()
-                .ok_or_else(|| unknown(name))
+            let vm = by_name.get(name).copied().copied();
+            vm.ok_or_else(|| unknown(name))
         };
         names.iter().map(find).collect()
     }

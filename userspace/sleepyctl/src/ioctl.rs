@@ -6,12 +6,14 @@
 use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl};
 use sleepy_uapi as uapi;
 use sleepy_uapi::{
     Info, Link, Rule, Vcpu, VmAdd, VmArray, VmGet, VmLink, VmRemove, VmRule, VmSet, VmStats,
 };
+
+use crate::device::text;
 
 /// [`uapi::IOC_INFO`].
 pub fn info(device: impl AsFd) -> Result<Info> {
@@ -166,13 +168,31 @@ pub fn vm_rules(device: impl AsFd, id: u32, room: &mut [VmRule]) -> Result<u32> 
     unsafe { fill::<{ uapi::IOC_VM_RULES }, VmRule>(device, id, room) }
 }
 
-/// The part of `struct ifreq` that `TUNGETIFF` writes.
+/// `struct ifreq`, as far as it is used here.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Ifreq {
     name: [u8; 16],
-    flags: u16,
+    /// `ifr_flags`, or `sa_family` of `ifr_hwaddr`.
+    value: u16,
     rest: [u8; 22],
+}
+
+// linux/sockios.h
+const SIOCGIFHWADDR: Opcode = 0x8927;
+
+/// Of which kind an interface is, one of `ARPHRD_*`, in the network namespace of a socket.
+pub fn hardware_type(socket: impl AsFd, device: &str) -> Result<u16> {
+    let mut ifreq = Ifreq::default();
+    // With a NUL behind it.
+    let room = ifreq.name.len() - 1;
+    if device.len() > room {
+        return Err(Errno::NODEV);
+    }
+    ifreq.name[..device.len()].copy_from_slice(device.as_bytes());
+    // SAFETY: the call reads and writes a `struct ifreq`, which is as large as `Ifreq` and may hold any bytes.
+    unsafe { ioctl(socket, Updater::<SIOCGIFHWADDR, Ifreq>::new(&mut ifreq)) }?;
+    Ok(ifreq.value)
 }
 
 // linux/if_tun.h; the size in TUNGETIFF's number is that of an int, though it writes a `struct ifreq`.
@@ -182,19 +202,10 @@ const IFF_TAP: u16 = 2;
 
 /// The name of the tap behind a descriptor; none if it is a tun.
 pub fn tap_name(tap: impl AsFd) -> Result<Option<String>> {
-    let mut ifreq = Ifreq {
-        name: [0; 16],
-        flags: 0,
-        rest: [0; 22],
-    };
+    let mut ifreq = Ifreq::default();
     // SAFETY: the call writes a `struct ifreq`, which is as large as `Ifreq` and may hold any bytes.
     unsafe { ioctl(tap, Updater::<TUNGETIFF, Ifreq>::new(&mut ifreq)) }?;
-    let name = ifreq
-        .name
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default();
-    Ok((ifreq.flags & IFF_TAP != 0).then(|| String::from_utf8_lossy(name).into_owned()))
+    Ok((ifreq.value & IFF_TAP != 0).then(|| text(&ifreq.name)))
 }
 
 /// A descriptor of the network namespace of the tap behind a descriptor.

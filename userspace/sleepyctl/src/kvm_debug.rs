@@ -5,9 +5,11 @@
 use std::fs;
 use std::path::Path;
 
-use procfs::process::Process;
+use procfs::FromRead;
+use procfs::process::Status;
 
 use crate::index::Index;
+use crate::vmm::text;
 
 /// A VM.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,8 +92,8 @@ impl Vm {
 
     /// Its process; none if that has ended, or is not to be seen.
     pub fn process(&self) -> Option<i32> {
-        let thread = *self.threads().first()?;
-        Some(Process::new(thread).ok()?.status().ok()?.tgid)
+        let status = text(*self.threads().first()?, "status").ok()?;
+        Some(Status::from_read(status.as_bytes()).ok()?.tgid)
     }
 }
 

@@ -29,6 +29,20 @@ impl Found {
     pub fn key(&self) -> (u64, u32) {
         (self.netns.inode(), self.ifindex)
     }
+
+    /// Whether the kernel takes such a device.
+    pub fn check(&self) -> Result<()> {
+        match self.netns.is_ethernet(&self.device) {
+            Ok(false) => Err(Error::failed(no_ethernet(&format!("link {}", self.name)))),
+            // What cannot be seen from here, the kernel sees.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a device cannot be a link.
+pub fn no_ethernet(link: &str) -> String {
+    format!("{link}: it has no Ethernet header; only Ethernet devices, such as taps, can be links")
 }
 
 /// Those of a VM's links whose network namespace can be reached from here.
@@ -206,6 +220,16 @@ mod tests {
         let links = find(&own(), &named, false).unwrap();
         assert_eq!(links.len(), 1);
         assert_eq!((links[0].name.as_str(), links[0].ifindex), ("lo", 1));
+    }
+
+    #[test]
+    fn loopback_is_no_link() {
+        let links = find(&own(), &["lo".to_string()], false).unwrap();
+        let error = links[0].check().unwrap_err().to_string();
+        assert!(
+            error.starts_with("link lo: it has no Ethernet header"),
+            "{error}"
+        );
     }
 
     #[test]

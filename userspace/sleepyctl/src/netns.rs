@@ -13,6 +13,8 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::ioctl;
+
 /// Where named namespaces are kept.
 pub const NAMED: &str = "/run/netns";
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -64,12 +66,21 @@ impl Netns {
 
     /// The index of the interface of this name, if there is one.
     pub fn ifindex(&self, name: &str) -> Result<Option<u32>> {
-        let socket = self.run(|| socket(AddressFamily::UNIX, SocketType::DGRAM, None))??;
-        match name_to_index(&socket, name) {
+        match name_to_index(self.socket()?, name) {
             Ok(index) => Ok(Some(index)),
             Err(Errno::NODEV) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether an interface has an Ethernet header.
+    pub fn is_ethernet(&self, name: &str) -> Result<bool> {
+        const ARPHRD_ETHER: u16 = 1;
+        Ok(ioctl::hardware_type(self.socket()?, name)? == ARPHRD_ETHER)
+    }
+
+    fn socket(&self) -> Result<OwnedFd> {
+        self.run(|| socket(AddressFamily::UNIX, SocketType::DGRAM, None))?
     }
 }
 

@@ -3,28 +3,36 @@
 //! Finds the VMMs that a manifest's selectors mean.
 
 use std::cell::OnceCell;
-use std::io::Read;
+use std::collections::HashSet;
 
-use procfs::process::{Process, all_processes};
+use procfs::process::all_processes;
 use procfs::{FromRead, ProcessCGroups};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result, words};
 use crate::manifest::pattern::{arguments, components, glob};
 use crate::manifest::selector::Selector;
 use crate::netns::Netns;
-use crate::vmm::{Tap, Vmm};
+use crate::vmm::{Tap, Vmm, text};
+
+const REMEDY: &str = "run as root, or with CAP_SYS_PTRACE";
 
 /// The processes that hold a KVM virtual machine. No other one is meant: a shell may well have the same words on
 /// its command line.
-pub struct Processes(Vec<Candidate>);
+#[derive(Default)]
+pub struct Processes {
+    candidates: Vec<Candidate>,
+    /// How many processes may not be looked at.
+    hidden: usize,
+}
 
 /// Without open descriptors: there may be thousands.
 struct Candidate {
     pid: i32,
+    start_time: u64,
     args: Vec<String>,
     cgroups: Vec<String>,
-    /// Names and network namespaces.
-    taps: OnceCell<Vec<(String, u64)>>,
+    /// Names and network namespaces; none if they may not be looked at.
+    taps: OnceCell<Option<Vec<(String, u64)>>>,
 }
 
 /// A process, and what the star stands for.
@@ -32,6 +40,8 @@ struct Candidate {
 pub struct Match {
     /// The process's number.
     pub pid: i32,
+    /// When it started, if it was found by something else than its number.
+    pub start_time: Option<u64>,
     /// What the selector's star stands for.
     pub star: String,
 }
@@ -40,36 +50,60 @@ impl Processes {
     /// Those there are now; none if all selectors say themselves which process it is.
     pub fn scan<'a>(mut selectors: impl Iterator<Item = &'a Selector>) -> Result<Self> {
         if selectors.all(|selector| matches!(selector, Selector::Pid(_) | Selector::Pidfile(_))) {
-            return Ok(Self(Vec::new()));
+            return Ok(Self::default());
         }
         let all = all_processes().map_err(|error| Error::failed(format!("/proc: {error}")))?;
-        // One that ends meanwhile is none.
-        Ok(Self(all.flatten().filter_map(candidate).collect()))
+        let mut found = Self::default();
+        for process in all.flatten() {
+            match candidate(process.pid) {
+                Ok(candidate) => found.candidates.extend(candidate),
+                Err(error) if error.exit == Exit::NotPermitted => found.hidden += 1,
+                // One that ends meanwhile is none.
+                Err(_) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many may mean something that was not seen.
+    fn hidden(&self) -> usize {
+        let is_hidden = |candidate: &&Candidate| candidate.taps.get() == Some(&None);
+        self.hidden + self.candidates.iter().filter(is_hidden).count()
+    }
+
+    /// Fails if there may be more than were found.
+    pub fn all_seen(&self) -> Result<()> {
+        match self.hidden() {
+            0 => Ok(()),
+            hidden => Err(Error::not_permitted(format!(
+                "processes that may not be looked at: {hidden}; a VM of theirs may be wanted, so nothing is pruned; {REMEDY}"
+            ))),
+        }
     }
 
     /// The one that is meant, or with `each` all of them.
     pub fn find(&self, selector: &Selector, each: bool) -> std::result::Result<Vec<Match>, String> {
         let matches = self.matches(selector)?;
         match (&matches[..], each) {
+            ([], true) if self.hidden() > 0 => Err(format!(
+                "{selector} matches no process that may be looked at; {REMEDY}"
+            )),
             ([_], _) | (_, true) => Ok(matches),
             ([], false) => Err(format!(
                 "{selector} matches no process that has a virtual machine; {}",
-                match &self.0[..] {
-                    [] =>
-                        "there is none that may be looked at; run as root, or with CAP_SYS_PTRACE"
-                            .to_string(),
-                    all => format!("there are: {}", some(all.iter())),
+                match &self.candidates[..] {
+                    [] => format!("there is none that may be looked at; {REMEDY}"),
+                    all => format!("there are: {}", some(all.iter(), all.len())),
                 }
             )),
             (several, false) => {
-                let matched = self
-                    .0
-                    .iter()
-                    .filter(|candidate| several.iter().any(|found| found.pid == candidate.pid));
+                let pids: HashSet<i32> = several.iter().map(|found| found.pid).collect();
+                let matched = self.candidates.iter();
+                let matched = matched.filter(|candidate| pids.contains(&candidate.pid));
                 Err(format!(
                     "{selector} matches {} processes: {}; make it narrower, or write each = true",
                     several.len(),
-                    some(matched)
+                    some(matched, several.len())
                 ))
             }
         }
@@ -79,6 +113,7 @@ impl Processes {
         let alone = |pid| {
             Ok(vec![Match {
                 pid,
+                start_time: None,
                 star: String::new(),
             }])
         };
@@ -98,8 +133,11 @@ impl Processes {
                 let (netns, device) = match crate::link::split(name) {
                     (None, device) => (None, device),
                     (Some(path), device) => {
-                        let netns = Netns::open(&path).map_err(|_| {
-                            format!("link {name}: there is no network namespace {path}")
+                        let netns = Netns::open(&path).map_err(|errno| {
+                            format!(
+                                "link {name}: the network namespace {path}: {}",
+                                words(errno)
+                            )
                         })?;
                         (Some(netns.inode()), device)
                     }
@@ -114,10 +152,11 @@ impl Processes {
         let matched = |candidate: &Candidate| {
             star(candidate).map(|star| Match {
                 pid: candidate.pid,
+                start_time: Some(candidate.start_time),
                 star,
             })
         };
-        self.0.iter().filter_map(matched).collect()
+        self.candidates.iter().filter_map(matched).collect()
     }
 }
 
@@ -130,40 +169,42 @@ impl Candidate {
 
     fn holds(&self, netns: Option<u64>, device: &str) -> Option<String> {
         let taps = self.taps.get_or_init(|| {
-            let taps = Vmm::open(self.pid).and_then(|vmm| vmm.taps());
             let key = |tap: Tap| (tap.name, tap.netns.inode());
-            taps.unwrap_or_default().into_iter().map(key).collect()
+            match Vmm::open(self.pid).and_then(|vmm| vmm.taps()) {
+                Ok(taps) => Some(taps.into_iter().map(key).collect()),
+                Err(error) => (error.exit != Exit::NotPermitted).then(Vec::new),
+            }
         });
         taps.iter()
+            .flatten()
             .filter(|(_, inode)| netns.is_none_or(|wanted| wanted == *inode))
             .find_map(|(name, _)| glob(device, name))
     }
 }
 
-fn candidate(process: Process) -> Option<Candidate> {
-    let vmm = Vmm::open(process.pid).ok()?;
-    vmm.vm_fds().ok()??;
-    let cgroups = ProcessCGroups::from_read(text(&process, "cgroup")?.as_bytes()).ok()?;
-    Some(Candidate {
-        args: args(&process)?,
-        cgroups: cgroups.into_iter().map(|group| group.pathname).collect(),
-        pid: process.pid,
-        taps: OnceCell::new(),
-    })
+/// None if it has no virtual machine, or ends meanwhile.
+fn candidate(pid: i32) -> Result<Option<Candidate>> {
+    let vmm = Vmm::open(pid)?;
+    if vmm.vm_fds()?.is_none() {
+        return Ok(None);
+    }
+    let read = || {
+        let cgroups = ProcessCGroups::from_read(text(pid, "cgroup").ok()?.as_bytes()).ok()?;
+        Some(Candidate {
+            args: args(pid)?,
+            cgroups: cgroups.into_iter().map(|group| group.pathname).collect(),
+            pid,
+            start_time: vmm.start_time(),
+            taps: OnceCell::new(),
+        })
+    };
+    Ok(read())
 }
 
-fn args(process: &Process) -> Option<Vec<String>> {
-    let text = text(process, "cmdline")?;
+fn args(pid: i32) -> Option<Vec<String>> {
+    let text = text(pid, "cmdline").ok()?;
     let args = text.split('\0').filter(|arg| !arg.is_empty());
     Some(args.map(str::to_string).collect())
-}
-
-/// One of its files. One byte that is no text must not hide it.
-fn text(process: &Process, file: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut file = process.open_relative(file).ok()?;
-    file.read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn pidfile(path: &str) -> std::result::Result<i32, String> {
@@ -173,11 +214,12 @@ fn pidfile(path: &str) -> std::result::Result<i32, String> {
     pid.ok_or_else(|| format!("pidfile {path}: there is no process number in it"))
 }
 
-/// The first few, by their number and arguments.
-fn some<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> String {
+/// The first few of so many, by their number and arguments.
+fn some<'a>(candidates: impl Iterator<Item = &'a Candidate>, count: usize) -> String {
     const FEW: usize = 4;
     const LONG: usize = 60;
-    let all: Vec<String> = candidates
+    let few: Vec<String> = candidates
+        .take(FEW)
         .map(|candidate| {
             let args = candidate.args.join(" ");
             match args.char_indices().nth(LONG) {
@@ -186,17 +228,17 @@ fn some<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> String {
             }
         })
         .collect();
-    let more = match all.len().saturating_sub(FEW) {
+    let more = match count.saturating_sub(FEW) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    format!("{}{more}", all[..all.len().min(FEW)].join(", "))
+    format!("{}{more}", few.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::ffi::OsStrExt;
     use std::process::{Command, Stdio};
 
@@ -205,11 +247,25 @@ mod tests {
     #[test]
     fn process_without_a_virtual_machine_is_none() {
         let own = std::process::id() as i32;
-        assert!(candidate(Process::new(own).unwrap()).is_none());
-        let error = Processes(Vec::new())
+        assert!(candidate(own).unwrap().is_none());
+        let error = Processes::default()
             .find(&Selector::Cmdline("x".to_string()), false)
             .unwrap_err();
         assert!(error.ends_with("or with CAP_SYS_PTRACE"), "{error}");
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_may_match() {
+        let hidden = Processes {
+            hidden: 1,
+            ..Processes::default()
+        };
+        let selector = Selector::Unit("x-*".to_string());
+        assert_eq!(Processes::default().find(&selector, true).unwrap(), []);
+        assert!(Processes::default().all_seen().is_ok());
+        let error = hidden.find(&selector, true).unwrap_err();
+        assert!(error.ends_with(REMEDY), "{error}");
+        assert_eq!(hidden.all_seen().unwrap_err().exit, Exit::NotPermitted);
     }
 
     #[test]
@@ -222,7 +278,7 @@ mod tests {
         // It has its arguments once it runs.
         input.write_all(b"y").unwrap();
         output.read_exact(&mut [0]).unwrap();
-        let found = args(&Process::new(child.id() as i32).unwrap());
+        let found = args(child.id() as i32);
         drop(input);
         child.wait().unwrap();
         assert_eq!(found.unwrap(), ["cat", "-", "x", "\u{fffd}"]);
@@ -233,7 +289,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmm.pid");
         let selector = Selector::Pidfile(path.display().to_string());
-        let find = || Processes(Vec::new()).find(&selector, false);
+        let find = || Processes::default().find(&selector, false);
         assert!(find().unwrap_err().contains("is the VMM running?"));
         std::fs::write(&path, " 42\n").unwrap();
         assert_eq!(find().unwrap()[0].pid, 42);

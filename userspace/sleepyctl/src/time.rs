@@ -44,7 +44,6 @@ pub fn exact(ns: u64) -> String {
 /// A time that was measured: three digits are enough.
 pub fn short(ns: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1_000, "us"), (1_000_000, "ms"), (1_000_000_000, "s")];
-    const MINUTE: u64 = 60_000_000_000;
     if ns == 0 {
         return "0".to_string();
     }
@@ -66,7 +65,7 @@ pub fn short(ns: u64) -> String {
         }
     }
     let seconds = (ns + 500_000_000) / 1_000_000_000;
-    match ns / MINUTE {
+    match seconds / 60 {
         0..60 => format!("{}m {:02}s", seconds / 60, seconds % 60),
         60..1440 => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
         _ => format!("{}d {:02}h", seconds / 86400, seconds / 3600 % 24),

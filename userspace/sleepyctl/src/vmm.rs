@@ -173,11 +173,18 @@ impl Vmm {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
         // A pidfd is readable once its process has ended.
         !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
     }
+}
+
+/// A file of a process, or a thread, in `/proc`. What is no text in it must not hide the rest.
+pub fn text(pid: i32, file: &str) -> std::io::Result<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether a descriptor's `fdinfo` is that of a tap with a device.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use sleepy_uapi as uapi;
-use sleepy_uapi::{Info, MAX_LINKS, NAME_SIZE, Policy, VmAdd, VmGet, VmSet};
+use sleepy_uapi::{FAULT_GROUP, Info, MAX_LINKS, NAME_SIZE, Policy, VmAdd, VmGet, VmSet};
 
 use crate::attempt::{Attempt, too_many_links};
 use crate::cgroup::Group;
@@ -64,22 +64,24 @@ impl Wanted {
         device
             .add(&mut add, &kernel_links(&self.links), &rules)
             .map_err(|errno| {
+                // To find out who has something takes a look at all VMs.
+                let namesake = || crate::vm_list::name_of_pid(&device.vms().ok()?, self.vmm.pid());
+                let link_owner = || owner(device, self.links.get(add.fault_index as usize)?);
+                let group_owner = || group_owner(device, self.group.as_ref());
+                let owner: &dyn Fn() -> Option<String> = match (errno, add.fault) {
+                    (Errno::ALREADY, _) => &namesake,
+                    (Errno::BUSY, FAULT_GROUP) => &group_owner,
+                    (Errno::BUSY, _) => &link_owner,
+                    _ => &|| None,
+                };
                 let attempt = Attempt {
                     name: &self.name,
                     process: self.vmm.to_string(),
                     vm_fds: &vm_fds,
-                    added_as: device
-                        .vms()
-                        .ok()
-                        .and_then(|vms| crate::vm_list::name_of_pid(&vms, self.vmm.pid())),
-                    link_owner: self
-                        .links
-                        .get(add.fault_index as usize)
-                        .and_then(|link| owner(device, link)),
+                    owner: owner(),
                     links: self.link_names(),
                     rules: rule_names(&self.rules),
                     group: self.group.as_ref().map(|group| group.name.as_str()),
-                    group_owner: group_owner(device, self.group.as_ref()),
                 };
                 attempt.error(errno, add.fault, add.fault_index)
             })?;
@@ -88,21 +90,7 @@ impl Wanted {
 
     /// The descriptors of the virtual machine that is meant.
     pub fn virtual_machines(&self) -> Result<Vec<i32>> {
-        let (vmm, fds) = (&self.vmm, self.vmm.vm_fds()?);
-        match (self.vm_fd, fds) {
-            (Some(fd), Some(fds)) if fds.contains(&fd) => Ok(vec![fd]),
-            (Some(fd), fds) => Err(Error::failed(format!(
-                "vm_fd {fd}: descriptor {fd} of {vmm} is not a KVM virtual machine; {}",
-                match &fds.unwrap_or_default()[..] {
-                    [] => "none is".to_string(),
-                    fds => format!("these are: {}", list(fds)),
-                }
-            ))),
-            (None, Some(fds)) => Ok(fds),
-            (None, None) => Err(Error::failed(format!(
-                "no KVM virtual machine in {vmm}; give the VMM's pid"
-            ))),
-        }
+        virtual_machines(&self.vmm, self.vm_fd)
     }
 
     /// Its links' names.
@@ -135,6 +123,24 @@ impl Wanted {
         Err(Error::failed(format!(
             "no link to see packets on: {why}; name the device (--link, or `links` in a manifest)"
         )))
+    }
+}
+
+/// A process's descriptors of its virtual machine, or of all of them; perhaps that which was named.
+pub fn virtual_machines(vmm: &Vmm, vm_fd: Option<i32>) -> Result<Vec<i32>> {
+    match (vm_fd, vmm.vm_fds()?) {
+        (Some(fd), Some(fds)) if fds.contains(&fd) => Ok(vec![fd]),
+        (Some(fd), fds) => Err(Error::failed(format!(
+            "vm_fd {fd}: descriptor {fd} of {vmm} is not a KVM virtual machine; {}",
+            match &fds.unwrap_or_default()[..] {
+                [] => "none is".to_string(),
+                fds => format!("these are: {}", list(fds)),
+            }
+        ))),
+        (None, Some(fds)) => Ok(fds),
+        (None, None) => Err(Error::failed(format!(
+            "no KVM virtual machine in {vmm}; give the VMM's pid"
+        ))),
     }
 }
 
@@ -177,12 +183,12 @@ pub fn change(
                 name: &vm_name(vm),
                 process: format!("process {}", vm.pid),
                 vm_fds: &[],
-                added_as: None,
-                link_owner: None,
+                owner: (errno == Errno::BUSY)
+                    .then(|| group_owner(device, group))
+                    .flatten(),
                 links: Vec::new(),
                 rules: rule_names(rules.unwrap_or_default()),
                 group: group.map(|group| group.name.as_str()),
-                group_owner: group_owner(device, group),
             };
             attempt.error(errno, set.fault, set.fault_index)
         })

@@ -7,13 +7,13 @@ use std::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
-use crate::check::{self, lines};
+use crate::check;
 use crate::cli::ApplyArgs;
 use crate::device::{Device, vm_name};
 use crate::error::{Error, Exit, Result};
 use crate::manifest::load::{Manifests, load};
 use crate::manifest::report::{Finding, Report};
-use crate::output::{self, ErrorJson, Output, hang};
+use crate::output::{self, ErrorJson, Output, hang, say};
 use crate::probe::Choice;
 use crate::wanted::change;
 
@@ -31,6 +31,8 @@ enum Done {
     Changed,
     Unchanged,
     Removed,
+    /// One of many, whose process has ended meanwhile.
+    Ended,
     Failed,
 }
 
@@ -71,6 +73,7 @@ struct Apply {
     changed: usize,
     unchanged: usize,
     removed: usize,
+    ended: usize,
     failed: usize,
 }
 
@@ -83,6 +86,7 @@ impl Apply {
             changed: count(Done::Changed),
             unchanged: count(Done::Unchanged),
             removed: count(Done::Removed),
+            ended: count(Done::Ended),
             failed: count(Done::Failed),
             vms,
         }
@@ -99,6 +103,7 @@ impl Apply {
                     format!("failed {}: {}", vm.name, vm.error.as_deref().unwrap_or(""))
                 }
                 Done::Removed => format!("{would_be}removed {}", vm.name),
+                Done::Ended => format!("ended {}: its process has ended just now", vm.name),
                 Done::Added => format!("{would_be}added {}: {}", vm.name, vm.about),
                 Done::Changed => {
                     let changes: Vec<String> = vm.changes.iter().map(Change::to_string).collect();
@@ -121,6 +126,7 @@ impl Apply {
             (self.added, format!("{would_be}added")),
             (self.changed, format!("{would_be}changed")),
             (self.removed, format!("{would_be}removed")),
+            (self.ended, "ended".to_string()),
             (self.failed, "failed".to_string()),
             (self.unchanged, "unchanged".to_string()),
         ];
@@ -139,7 +145,7 @@ impl Apply {
 pub fn run(output: Output, args: &ApplyArgs) -> Result<Exit> {
     let show = |report: &Report| {
         if !output.json {
-            eprint!("{}", lines(report));
+            report.findings().iter().for_each(say);
         }
     };
     let refuse = |report: &Report| {
@@ -170,7 +176,7 @@ pub fn run(output: Output, args: &ApplyArgs) -> Result<Exit> {
     };
     output.print(&body, || body.apply.text(args.verbose))?;
     Ok(error.map_or(Exit::Done, |error| {
-        eprintln!("{error}");
+        say(&error);
         error.exit
     }))
 }
@@ -211,7 +217,13 @@ fn carry_out(device: &Device, plan: Plan, dry_run: bool) -> Vec<Outcome> {
         let replaced = matches!(step.action, Action::Replace(_));
         let (done, result) = removed
             .and_then(|()| take(device, &step, dry_run))
-            .map_or_else(|error| (Done::Failed, Err(error)), |done| (done, Ok(())));
+            .map_or_else(
+                |error| match step.may_end && step.wanted.vmm.has_ended() {
+                    true => (Done::Ended, Ok(())),
+                    false => (Done::Failed, Err(error)),
+                },
+                |done| (done, Ok(())),
+            );
         let mut outcome = outcome(step.wanted.name.clone(), done, result);
         outcome.replaced = replaced;
         outcome.about = step.wanted.about();

@@ -9,7 +9,7 @@ use sleepy_uapi::{Info, VmGet, VmLink, VmRule};
 
 use super::diff::{self, Change};
 use crate::device::{Device, text, vm_name};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filter::Compiler;
 use crate::lever::shown;
 use crate::link::{self, Found};
@@ -30,6 +30,8 @@ pub struct Step {
     pub action: Action,
     /// What is different then.
     pub changes: Vec<Change>,
+    /// It is one of many, and may end at any time.
+    pub may_end: bool,
 }
 
 /// What to do with a VM that the manifests name.
@@ -73,16 +75,34 @@ struct Target<'a> {
     vm: &'a Vm,
     name: String,
     pid: i32,
+    /// When its process started, if that was looked at.
+    start_time: Option<u64>,
+}
+
+impl Target<'_> {
+    fn has_ended(&self) -> bool {
+        let started = || Vmm::open(self.pid).map(|vmm| vmm.start_time());
+        Vmm::is_gone(self.pid)
+            || self
+                .start_time
+                .is_some_and(|time| started().is_ok_and(|now| now != time))
+    }
 }
 
 /// Makes the plan; what is wrong goes into the report.
 pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Result<Plan> {
+    // First those that are there: one that somebody adds after that is none that nobody wants.
+    let present = device.vms()?;
     let processes = Processes::scan(vms.iter().map(|vm| &vm.selector.value))?;
     let targets = targets(vms, &processes, report);
+    if prune {
+        // What cannot be seen would be taken for what nobody wants.
+        processes.all_seen()?;
+    }
     let names: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     let mut running = HashMap::new();
     let (mut remove, mut owners) = (Vec::new(), HashMap::new());
-    for vm in device.vms()? {
+    for vm in present {
         let name = vm_name(&vm);
         // One that is gone meanwhile was not there.
         let Some(links) = device.links(&vm)? else {
@@ -93,16 +113,16 @@ pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Re
                 continue;
             };
             running.insert(name, Running { vm, links, rules });
-        } else if prune {
+        } else if prune && vm.pid != 0 {
             remove.push(vm);
         } else {
+            let why = if vm.pid == 0 {
+                "whose process is in another PID namespace"
+            } else {
+                "which the manifests do not name (see --prune)"
+            };
             let keys = links.iter().map(|link| (link.netns, link.ifindex));
-            owners.extend(keys.map(|key| {
-                (
-                    key,
-                    format!("VM {name}, which the manifests do not name (see --prune)"),
-                )
-            }));
+            owners.extend(keys.map(|key| (key, format!("VM {name}, {why}"))));
         }
     }
     let mut planner = Planner {
@@ -161,7 +181,12 @@ fn targets<'a>(vms: &'a [Vm], processes: &Processes, report: &mut Report) -> Vec
             }
             names.insert(name.clone());
             machines.insert((pid, vm.vm_fd), name.clone());
-            targets.push(Target { vm, name, pid });
+            targets.push(Target {
+                vm,
+                name,
+                pid,
+                start_time: found.start_time,
+            });
         }
     }
     targets
@@ -186,16 +211,29 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn step(&mut self, target: &Target<'_>) -> Option<Step> {
-        let Target { vm, name, pid } = target;
-        let vmm = match Vmm::open(*pid) {
-            // It was there when we looked for it; one of many may end at any time.
-            Err(_) if vm.each && Vmm::is_gone(*pid) => {
-                let message = format!("process {pid} has ended just now: no VM `{name}`");
-                self.report.warning(vm.selector.spot, message);
-                return None;
-            }
-            opened => self.good(vm.selector.spot, opened)?,
-        };
+        let found = self.report.found();
+        let step = self.make_step(target);
+        let Target { vm, name, pid, .. } = target;
+        // It was there when we looked for it; one of many may end at any time, and nothing of that is a mistake.
+        if step.is_none() && vm.each && target.has_ended() {
+            self.report.forget(found);
+            let own = format!("`{name}`");
+            self.owners.retain(|_, owner| *owner != own);
+            let message = format!("process {pid} has ended just now: no VM `{name}`");
+            self.report.warning(vm.selector.spot, message);
+        }
+        step
+    }
+
+    fn make_step(&mut self, target: &Target<'_>) -> Option<Step> {
+        let Target { vm, name, pid, .. } = target;
+        let opened = Vmm::open(*pid).and_then(|vmm| match target.start_time {
+            Some(time) if time != vmm.start_time() => Err(Error::failed(format!(
+                "process {pid} has ended just now, and another one has its number"
+            ))),
+            _ => Ok(vmm),
+        });
+        let vmm = self.good(vm.selector.spot, opened)?;
         let links = self.links(vm, &vmm)?;
         self.claim(vm, name, &links)?;
         let mut wanted = Wanted {
@@ -262,6 +300,7 @@ impl Planner<'_> {
             wanted,
             action,
             changes,
+            may_end: vm.each,
         })
     }
 
@@ -274,9 +313,15 @@ impl Planner<'_> {
 
     fn links(&mut self, vm: &Vm, vmm: &Vmm) -> Option<Vec<Found>> {
         let names: Vec<String> = vm.links.iter().map(|link| link.value.clone()).collect();
-        let found = link::find(vmm, &names, vm.auto_link);
+        // The kernel, too, says which devices can be links; but then a VM that was to be replaced is gone.
+        let find = |names: &[String], auto_link| {
+            let links = link::find(vmm, names, auto_link)?;
+            links.iter().try_for_each(Found::check)?;
+            Ok(links)
+        };
+        let found = find(&names, vm.auto_link);
         let culprit = || {
-            let is_wrong = |name: &&String| link::find(vmm, &[(*name).clone()], false).is_err();
+            let is_wrong = |name: &&String| find(&[(*name).clone()], false).is_err();
             let at = names.iter().position(|name| is_wrong(&name))?;
             Some(vm.links[at].spot)
         };
@@ -370,6 +415,7 @@ mod tests {
             vm: &vms[0],
             name: "a-1".to_string(),
             pid: child.id() as i32,
+            start_time: None,
         };
         assert!(planner.step(&target).is_none());
         drop(planner);

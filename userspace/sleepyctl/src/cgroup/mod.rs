@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use procfs::ProcessCGroups;
-use procfs::process::{MountInfos, Process};
+use procfs::process::MountInfos;
+use procfs::{FromRead, ProcError, ProcessCGroups};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::error::{Error, Result};
+use crate::vmm::text;
 
 pub mod own;
 
@@ -67,12 +68,14 @@ fn inode(path: &Path) -> Option<u64> {
 impl Hierarchy {
     /// The one that is mounted here; otherwise why there is none, as a sentence.
     pub fn here() -> std::result::Result<Self, String> {
-        let own = Process::myself();
-        let read = own.and_then(|own| Ok((own.cgroups()?, own.mountinfo()?)));
-        match read {
-            Ok((groups, mounts)) => Self::of(&groups, &mounts),
-            Err(_) => Err("this kernel has no control groups (CONFIG_CGROUPS)".to_string()),
-        }
+        let own = std::process::id() as i32;
+        let read = |file| text(own, file).map_err(|error| format!("/proc/self/{file}: {error}"));
+        let odd = |error: ProcError| format!("/proc: {error}");
+        let groups = read("cgroup")
+            .map_err(|why| format!("this kernel has no control groups (CONFIG_CGROUPS): {why}"))?;
+        let groups = ProcessCGroups::from_read(groups.as_bytes()).map_err(odd)?;
+        let mounts = MountInfos::from_read(read("mountinfo")?.as_bytes()).map_err(odd)?;
+        Self::of(&groups, &mounts)
     }
 
     fn of(own: &ProcessCGroups, mounts: &MountInfos) -> std::result::Result<Self, String> {

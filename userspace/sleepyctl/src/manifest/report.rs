@@ -71,15 +71,28 @@ impl fmt::Display for Finding {
 /// Files, and what was found in them so far.
 #[derive(Default)]
 pub struct Report {
-    files: Vec<(String, String)>,
+    files: Vec<File>,
     found: Vec<(Spot, Severity, String)>,
+    errors: usize,
     broken: Vec<Spot>,
+}
+
+struct File {
+    name: String,
+    text: String,
+    /// Where its lines begin.
+    lines: Vec<usize>,
 }
 
 impl Report {
     /// Begins a file; returns its number.
     pub fn file(&mut self, name: &str, text: &str) -> usize {
-        self.files.push((one_line(name), text.to_string()));
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        self.files.push(File {
+            name: one_line(name),
+            text: text.to_string(),
+            lines: [0].into_iter().chain(ends).collect(),
+        });
         self.files.len() - 1
     }
 
@@ -88,9 +101,22 @@ impl Report {
         self.files.len()
     }
 
+    /// How much was found so far.
+    pub fn found(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Takes back all but the first so many.
+    pub fn forget(&mut self, found: usize) {
+        self.found.truncate(found);
+        let is_error = |found: &&(Spot, Severity, String)| found.1 == Severity::Error;
+        self.errors = self.found.iter().filter(is_error).count();
+    }
+
     /// Something that must not be.
     pub fn error(&mut self, spot: Spot, message: impl Into<String>) {
         self.found.push((spot, Severity::Error, one_line(message)));
+        self.errors += 1;
     }
 
     /// Something that is perhaps not meant.
@@ -110,8 +136,7 @@ impl Report {
 
     /// How many errors were found so far, whatever follows from what.
     pub fn errors(&self) -> usize {
-        let is_error = |found: &&(Spot, Severity, String)| found.1 == Severity::Error;
-        self.found.iter().filter(is_error).count()
+        self.errors
     }
 
     /// How many of them there are.
@@ -124,13 +149,13 @@ impl Report {
 
     /// Whether nothing may be applied.
     pub fn has_errors(&self) -> bool {
-        self.count(Severity::Error) > 0
+        self.errors > 0
     }
 
     /// `FILE:LINE`, for a message that speaks of another place.
     pub fn place(&self, spot: Spot) -> String {
         let (line, _) = self.line_and_column(spot);
-        format!("{}:{line}", self.files[spot.file].0)
+        format!("{}:{line}", self.files[spot.file].name)
     }
 
     /// Everything, by place; what was found twice is told once.
@@ -140,14 +165,16 @@ impl Report {
         let mut found: Vec<_> = self
             .found
             .iter()
-            .filter(|(spot, ..)| self.broken.contains(spot) || !broken.contains(&line(*spot)))
+            .filter(|(spot, ..)| {
+                broken.is_empty() || self.broken.contains(spot) || !broken.contains(&line(*spot))
+            })
             .collect();
         found.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
         found.dedup();
         let finding = |(spot, severity, message): &(Spot, Severity, String)| {
             let (line, column) = self.line_and_column(*spot);
             Finding {
-                file: self.files[spot.file].0.clone(),
+                file: self.files[spot.file].name.clone(),
                 line,
                 column,
                 severity: *severity,
@@ -158,13 +185,11 @@ impl Report {
     }
 
     fn line_and_column(&self, spot: Spot) -> (usize, usize) {
-        let text = &self.files[spot.file].1;
-        let before = &text[..boundary(text, spot.at)];
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        (
-            before.matches('\n').count() + 1,
-            before[start..].chars().count() + 1,
-        )
+        let File { text, lines, .. } = &self.files[spot.file];
+        let at = boundary(text, spot.at);
+        let line = lines.partition_point(|start| *start <= at);
+        let start = lines[line - 1];
+        (line, text[start..at].chars().count() + 1)
     }
 }
 

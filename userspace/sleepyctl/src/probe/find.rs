@@ -36,6 +36,7 @@ pub fn added(device: &Device, kvm: &Vms, groups: &Groups) -> Result<Vec<Machine>
         machines.push(Machine {
             label: format!("VM {}", vm_name(&vm)),
             id: Some(vm.id),
+            fd: shown.map(|shown| shown.fd),
             halts_inside: halts_inside(shown, &vcpus),
             ..Machine::of(pid, tids, groups)
         });

@@ -10,6 +10,7 @@ use rustix::process::Pid;
 use rustix::thread::{CoreSchedulingScope, core_scheduling_cookie};
 
 use crate::cgroup::{Hierarchy, up};
+use crate::vmm::text;
 
 /// The control groups; otherwise why there are none.
 pub type Groups = Result<Hierarchy, String>;
@@ -113,7 +114,7 @@ pub fn group_of(tid: i32, groups: &Hierarchy) -> Option<String> {
 
 /// A thread's cgroups; none if it has ended.
 fn groups_of(tid: i32) -> Option<ProcessCGroups> {
-    ProcessCGroups::from_file(format!("/proc/{tid}/cgroup")).ok()
+    ProcessCGroups::from_read(text(tid, "cgroup").ok()?.as_bytes()).ok()
 }
 
 /// A thread's scheduling policy.

@@ -13,6 +13,7 @@ use crate::events::Set;
 use crate::lever::{is_auto, lever_names, shown};
 use crate::output::{Output, hang};
 use crate::vmm::Vmm;
+use crate::wanted::virtual_machines;
 
 use facts::Facts;
 use host::Host;
@@ -123,7 +124,11 @@ pub fn run(output: Output, args: &ProbeArgs) -> Result<()> {
             let gone = || crate::device::gone(&vm);
             vec![survey.with_id(vm.id).ok_or_else(gone)?]
         }
-        (None, Some(pid)) => vec![survey.of_process(&Vmm::open(pid)?, args.vm_fd)?],
+        (None, Some(pid)) => {
+            let vmm = Vmm::open(pid)?;
+            virtual_machines(&vmm, args.vm_fd)?;
+            vec![survey.of_process(&vmm, args.vm_fd)?]
+        }
         (None, None) => survey.added().collect(),
     };
     let vm = |machine: &&Machine| {
