@@ -12,7 +12,6 @@ CARGO ?= cargo
 CARGO_TARGET_DIR ?= $(CURDIR)/userspace/target
 
 export CARGO_TARGET_DIR
-export KERNEL_SRC OUT ACCEL FULL SMALL
 
 manifest := --manifest-path userspace/Cargo.toml
 sleepyctl := $(CARGO_TARGET_DIR)/release/sleepyctl
@@ -65,6 +64,7 @@ bench-levers: ## what each lever reaches in each layout of a host; OUT=DIR
 	@scripts/bench-levers
 
 test: ## all tests; on the debug kernels the most telling ones
+	@scripts/setup || { echo '0 passed, 1 failed, 0 skipped'; exit 1; }
 	@scripts/in-tools scripts/run-tests
 
 test-full: ## all tests on all kernels
