@@ -32,7 +32,11 @@ MINUTES, FULL = float(os.environ.get("FUZZ_MINUTES") or 0), os.environ.get("FUZZ
 SEED = int(os.environ.get("FUZZ_SEED") or (random.randrange(2**32) if MINUTES or FULL else 1))
 CALLS = 1_000_000 if FULL in ("1", "calls") else 10_000 // host.SLOW
 PACKETS = 10_000_000 if FULL in ("1", "packets") else 100_000 // host.SLOW
-SOL_PACKET, PACKET_VNET_HDR, TUNSETCARRIER = 263, 15, 0x400454E2
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
+TUNSETCARRIER, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454E2, 0x400454D0, 0x400454D8
+# struct virtio_net_hdr_v1_hash_tunnel, and each TUN_F_*: what a VMM says that its guest may send.
+TUNNEL_HEADER, OFFLOADS = 24, 0x1FF
+GSO = {f"offload: {kind}" for kind in ("tcp4", "tcp6", "udp", "udp_l4", "ecn", "checksum")}
 # What eBPF programs of a rule return: each class, none, and the number in some place, which the packet need not have.
 PROGRAMS = [*map(ebpf.constant, (0, 1, 2, 6, 7, 99, -1)), *map(ebpf.half_at, (12, 36, 1500, 65535, -0x100000, -0x1FFFFE))]
 
@@ -64,7 +68,8 @@ class Fuzzer:
 @pytest.fixture
 def programs():
     """Arguments for eBPF programs."""
-    fds = [ebpf.load(program) for program in PROGRAMS]
+    chance = random.Random(SEED)
+    fds = [ebpf.load(program) for program in (*PROGRAMS, *(ebpf.anything(chance) for _ in PROGRAMS))]
     yield [f"--program={os.getpid()}:{fd}" for fd in fds]
     for fd in fds:
         os.close(fd)
@@ -219,6 +224,8 @@ def test_packets(device, vmm, programs, say):
             stack.callback(os.close, fd)
             fcntl.ioctl(fd, net.TUNSETIFF,
                         struct.pack("16sH22x", tap.encode(), net.IFF_TAP | net.IFF_NO_PI | net.IFF_VNET_HDR))
+            fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", TUNNEL_HEADER))
+            fcntl.ioctl(fd, TUNSETOFFLOAD, OFFLOADS)
             # What the host sends ends behind the hook: there is nobody to read it.
             fcntl.ioctl(fd, TUNSETCARRIER, struct.pack("i", 0))
             host.wait(lambda path=Path(f"/sys/class/net/{tap}/operstate"): path.read_text().strip() == "down", "no carrier")
@@ -247,5 +254,6 @@ def test_packets(device, vmm, programs, say):
         f"seen {listed(report['states'])}")
     say(covered([report]))
     assert not report["findings"], "\n".join(report["findings"][:20])
+    assert GSO <= set(report["to_vm"]) and {*GSO, "offload: tunnel"} <= set(report["from_vm"])
     assert set(refused) <= {"EINVAL", "EMSGSIZE"} and sleeps and all(report["counted"].values()) and report["exact"]
     as_before(device)

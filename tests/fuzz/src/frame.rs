@@ -8,7 +8,9 @@ use fastrand::Rng;
 use crate::make::{once_in, pick};
 
 /// `struct virtio_net_hdr`, in front of each frame.
-const HEADER: usize = 10;
+pub const HEADER: usize = 10;
+/// What `struct virtio_net_hdr_v1_hash_tunnel` has after that.
+const TUNNEL: usize = 14;
 const LONGEST: usize = 20_000;
 const ETHERNET: usize = 14;
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
@@ -17,7 +19,18 @@ const TAGS: [u16; 2] = [0x8100, 0x88a8];
 #[derive(Default)]
 pub struct Frame {
     pub bytes: Vec<u8>,
+    /// The rest of the header, for whoever has a longer one.
+    pub tunnel: [u8; TUNNEL],
     pub kinds: Vec<&'static str>,
+}
+
+/// What a packet was put into.
+struct Outer {
+    v6: bool,
+    /// Where its own transport header is.
+    transport: usize,
+    /// All of its headers.
+    length: usize,
 }
 
 impl Frame {
@@ -43,6 +56,7 @@ impl Frame {
         self.kinds.clear();
         self.bytes.clear();
         self.bytes.resize(HEADER, 0);
+        self.tunnel = [0; TUNNEL];
         let (v6, protocol) = (rng.bool(), rng.u32(..5));
         let payload = match rng.u32(..40) {
             0 => rng.usize(..LONGEST),
@@ -124,8 +138,14 @@ impl Frame {
             self.set16(place, rng.u16(..) >> rng.u32(..16));
             self.kinds.push("wrong length");
         }
-        if once_in(rng, 5) {
-            let depth = pick(rng, &[1, 1, 2, 3, 8]);
+        let outer = once_in(rng, 8).then(|| self.encapsulate(rng));
+        transport += outer.as_ref().map_or(0, |outer| outer.length);
+        let depth = if once_in(rng, 5) {
+            pick(rng, &[1, 1, 2, 3, 8])
+        } else {
+            0
+        };
+        if depth > 0 {
             for _ in 0..depth {
                 let [a, b] = pick(rng, &TAGS).to_be_bytes();
                 let at = HEADER + 12;
@@ -137,6 +157,9 @@ impl Frame {
         }
         if once_in(rng, 4) {
             self.offload(rng, transport, protocol, v6);
+            if let Some(outer) = outer {
+                self.offload_tunnel(rng, &outer, depth);
+            }
         }
         if once_in(rng, 8) {
             let rest = self.bytes.len().min(transport + 40);
@@ -192,6 +215,54 @@ impl Frame {
         self.set16(at + 4, (self.bytes.len() - at - 40) as u16);
         self.kinds.push("ipv6 extensions");
         length
+    }
+
+    /// Puts it into a tunnel, VXLAN by UDP.
+    fn encapsulate(&mut self, rng: &mut Rng) -> Outer {
+        const PORT: u16 = 4789;
+        let v6 = rng.bool();
+        let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 4]);
+        let net = if v6 {
+            link.ipv6([0xfc; 16], [0xfb; 16], 64)
+        } else {
+            link.ipv4([198, 51, 100, 1], [198, 51, 100, 2], 64)
+        };
+        let inner = [&[8, 0, 0, 0, 0, 0, 1, 0], &self.bytes[HEADER..]].concat();
+        let before = self.bytes.len();
+        self.bytes.truncate(HEADER);
+        net.udp(rng.u16(1000..1040), PORT)
+            .write(&mut self.bytes, &inner)
+            .expect("a packet");
+        self.kinds.push("tunnel");
+        Outer {
+            v6,
+            transport: ETHERNET + if v6 { 40 } else { 20 },
+            length: self.bytes.len() - before,
+        }
+    }
+
+    /// Has the kernel take it for several packets in one tunnelled one, after [`offload`](Self::offload).
+    fn offload_tunnel(&mut self, rng: &mut Rng, outer: &Outer, depth: usize) {
+        const UDP_TUNNEL_IPV4: u8 = 0x20;
+        const UDP_TUNNEL_IPV6: u8 = 0x40;
+        const UDP_TUNNEL_CSUM: u8 = 8;
+        let right = [UDP_TUNNEL_IPV4, UDP_TUNNEL_IPV6][usize::from(outer.v6)];
+        self.bytes[1] |= if once_in(rng, 10) { 0x60 } else { right };
+        if rng.bool() {
+            self.bytes[0] |= UDP_TUNNEL_CSUM;
+        }
+        let (transport, inner) = match rng.u32(..12) {
+            0 => (rng.u16(..), rng.u16(..)),
+            1 => (rng.u16(..200), rng.u16(..200)),
+            _ => {
+                let tags = 4 * depth;
+                let inner = outer.length + tags + ETHERNET;
+                ((outer.transport + tags) as u16, inner as u16)
+            }
+        };
+        let [[t0, t1], [n0, n1]] = [transport, inner].map(u16::to_le_bytes);
+        self.tunnel[TUNNEL - 4..].copy_from_slice(&[t0, t1, n0, n1]);
+        self.kinds.push("offload: tunnel");
     }
 
     /// Has the kernel take it for several packets in one, or for one without a checksum.

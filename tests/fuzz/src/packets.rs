@@ -17,7 +17,7 @@ use sleepy_host::Result;
 use sleepy_uapi as uapi;
 use sleepy_uapi::{Info, Rule, Vcpu, VmArray, VmGet, VmSet, VmStats};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, HEADER};
 use crate::make::{self, by_length, once_in};
 use crate::sys::{self, Arena, Kcov, Plain};
 use crate::{Amount, DEVICE, Fd, say, sorted};
@@ -37,7 +37,7 @@ pub struct Options {
     /// A packet socket on that VM's link, with PACKET_VNET_HDR
     #[arg(long, required = true)]
     host: Vec<Fd>,
-    /// The descriptor of that link's tap, with IFF_VNET_HDR
+    /// The descriptor of that link's tap, with IFF_VNET_HDR, whose headers have room for what is said of tunnels
     #[arg(long, required = true)]
     tap: Vec<Fd>,
     /// An eBPF program
@@ -141,7 +141,9 @@ fn from_vm(tap: impl AsFd, rng: &mut Rng, count: u64) -> Sent {
     let mut frame = Frame::default();
     for _ in 0..count {
         frame.make(rng);
-        match rustix::io::write(&tap, &frame.bytes) {
+        let (header, rest) = frame.bytes.split_at(HEADER);
+        let slices = [header, &frame.tunnel, rest].map(IoSlice::new);
+        match rustix::io::writev(&tap, &slices) {
             Ok(_) => sent.count(&frame, false),
             Err(error) => *sent.refused.entry(error.raw_os_error()).or_default() += 1,
         }
