@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import abi, frames, host, net
+from lib import abi, ebpf, frames, host, net
 from lib.scene import RULES, UDP, UDP_PORT
 from lib.tuned import LEVERS
 
@@ -117,6 +117,44 @@ def test_add(injector, box):
         count = injector.all(lambda: device.submit(request), nothing, gone)
     print(f"{count} allocations")
     assert count > len(RULES)
+
+
+@pytest.mark.parametrize("lever", [
+    abi.GROUP, *(pytest.param(lever, marks=pytest.mark.full) for lever in (abi.NICE, abi.IDLE, abi.PARK))],
+    ids=["cgroup", "nice", "idle", "park"])
+def test_add_with_everything(injector, tuned, lever):
+    """Each event that there is, a boost, an eBPF program, two links, the lever's group: it is refused, and nothing is attached, moved
+    or kept; or it is all there."""
+    scene, device, second = tuned.scene, tuned.scene.device, net.tap(f"{net.PREFIX}second")
+    boost = {} if lever == abi.IDLE else {"flags": abi.BOOST, "boost_nice": -5}
+    policy = abi.policy(lever=lever, linger=abi.MS, max_sleep=60 * abi.SECOND, wake_on=abi.wake_on(*abi.WAKE_EVENTS),
+                        sleep_on=abi.sleep_on(*abi.SLEEP_EVENTS), **boost)
+    program = ebpf.load(ebpf.constant(0))
+    number = ebpf.id_of(program)
+    with open("/proc/self/ns/net", "rb") as netns, tuned.group.fd() as group:
+        request = device.request(
+            scene.tap, scene.vmm.pid, policy_=policy, rules=[*RULES, (abi.PROGRAM, abi.TO_VM, program)],
+            links=[(netns.fileno(), net.ifindex(tap)) for tap in (scene.tap, second)],
+            group_fd=group if lever == abi.GROUP else -1)
+        probes, references = KPROBES.read_text(), host.refcount()
+
+        def nothing():
+            assert device.vms() == [] and tuned.is_restored()
+            host.wait(lambda: KPROBES.read_text() == probes, "nothing is attached any more")
+            host.wait(lambda: host.refcount() == references, "no reference is left")
+
+        def gone():
+            vm, = device.vms()
+            assert (len(device.vcpus(vm.id)), len(device.links(vm.id))) == (2, 2)
+            assert device.rules(vm.id)[-1].prog_id == number and KPROBES.read_text() != probes
+            device.clear()
+            nothing()
+
+        count = injector.all(lambda: device.submit(request), nothing, gone)
+    os.close(program)
+    host.wait(lambda: not ebpf.exists(number), "no reference to the program is left")
+    print(f"{count} allocations")
+    assert count > 2 * len(RULES)
 
 
 def test_set(injector, scenes):
