@@ -18,11 +18,18 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{Acquire, Atomic, Full, Release},
+        atomic::{Acquire, Atomic, Full, Relaxed, Release},
         Arc, Mutex,
     },
     task::Task,
 };
+
+/// The worker has this part of a CPU for a VM, and what a VM has not used of the last [`SAVED`] nanoseconds. Everybody waits for
+/// the worker, and a guest may be sleepy and awake as often as it likes.
+const PART: u64 = 32;
+const SAVED: u64 = 1_000_000_000;
+/// One change counts as no more than so many nanoseconds: it may have waited for somebody's lock.
+const LONGEST: u64 = 1_000_000;
 
 /// A vCPU's thread. One that runs several is there as often, and has one account.
 struct Thread {
@@ -68,6 +75,8 @@ pub(crate) struct Later {
     closed: Atomic<bool>,
     /// When the VM was woken, until the worker has carried that out; 0 if it has.
     woken: Atomic<u64>,
+    /// Until then, what the VM had of the worker is to be made up for.
+    spent: Atomic<u64>,
     /// From a wake-up to its effect, by the worker or at once.
     pub(crate) effect: Histogram,
     turns: Arc<Turns>,
@@ -93,6 +102,7 @@ impl Later {
             sleepy: Atomic::new(false),
             closed: Atomic::new(false),
             woken: Atomic::new(0),
+            spent: Atomic::new(0),
             effect: Histogram::new(),
             turns,
             threads <- new_mutex!(threads),
@@ -104,12 +114,23 @@ impl Later {
     /// Has the worker make the threads and the group be so; `woken` is when the VM was woken, if that is why. Of several
     /// calls, the last one counts. Not under a runqueue's lock.
     pub(super) fn want(this: &Queued<Self>, sleepy: bool, woken: Option<u64>) {
-        this.sleepy.store(sleepy, Release);
-        // A boost that begins or ends meanwhile does not end the wake-up.
-        if sleepy || woken.is_some() {
+        // A boost that begins or ends is not the worker's affair.
+        if this.sleepy.xchg(sleepy, Full) != sleepy || woken.is_some() {
             this.woken.store(woken.unwrap_or(0), Release);
+            this.queue();
         }
-        this.queue();
+    }
+
+    /// Until when the VM keeps its weight, though it sleeps, if it has had too much of the worker.
+    pub(super) fn is_spent(&self, now: u64) -> Option<u64> {
+        let until = self.spent.load(Relaxed);
+        (now < until).then_some(until)
+    }
+
+    fn spend(&self, time: u64, now: u64) {
+        let from = self.spent.load(Relaxed).max(now.saturating_sub(SAVED));
+        self.spent
+            .store(from.saturating_add(time.min(LONGEST) * PART), Relaxed);
     }
 
     fn is_sleepy(&self) -> bool {
@@ -254,16 +275,18 @@ impl Later {
 
 impl Job for Later {
     fn run(&self) {
+        let began = now();
         // Before: what is wanted from now on is for the next time.
         let woken = self.woken.xchg(0, Full);
         self.follow();
-        if woken == 0 {
-            return;
+        if woken != 0 {
+            self.requeue();
+            self.effect.record(now().saturating_sub(woken));
+            for thread in &self.threads.lock().threads {
+                self.turns.hurry(&thread.task);
+            }
         }
-        self.requeue();
-        self.effect.record(now().saturating_sub(woken));
-        for thread in &self.threads.lock().threads {
-            self.turns.hurry(&thread.task);
-        }
+        let ended = now();
+        self.spend(ended.saturating_sub(began), ended);
     }
 }

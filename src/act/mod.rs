@@ -112,6 +112,11 @@ impl Lever {
         }
     }
 
+    /// Whether a level may have to wait for its time.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.boosts() || self.is_later()
+    }
+
     /// Whether some of it waits for process context.
     fn is_later(&self) -> bool {
         matches!(self.kind, Kind::Idle | Kind::Group(_))
@@ -213,13 +218,17 @@ impl Act {
         }
     }
 
-    /// Brings every thread to `level`, or below a boost that is spent. On return each has the weight it shall have.
-    /// Returns when to call it again at the latest. `woken` is when what has woken the VM was seen, if something has.
+    /// Brings every thread to `level`, or to the baseline if a boost, or the worker's time, is spent. On return each has the weight
+    /// it shall have. Returns when to call it again at the latest. `woken` is when what has woken the VM was seen, if something has.
     pub(crate) fn set_level(&mut self, level: Level, now: u64, woken: Option<u64>) -> Option<u64> {
         let wanted = level == Level::Boost && self.lever.boosts();
-        let (boosted, again) = self.boost.set(wanted, &self.lever.limit, now);
+        let (boosted, mut again) = self.boost.set(wanted, &self.lever.limit, now);
         let level = match level {
             Level::Boost if !boosted => Level::Baseline,
+            Level::Sleepy if self.level != level && self.lever.is_later() => {
+                again = self.later.is_spent(now);
+                again.map_or(level, |_| Level::Baseline)
+            }
             level => level,
         };
         if self.level != level && !self.closed {

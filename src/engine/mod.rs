@@ -73,6 +73,8 @@ pub(crate) struct Config {
     /// Bits of [`uapi::WAKE_EVENTS`].
     wake_on: u32,
     boosts: bool,
+    /// The threads may have to be brought to their level later.
+    limited: bool,
     park_max: u64,
     stir_run: u64,
 }
@@ -80,6 +82,7 @@ pub(crate) struct Config {
 impl Config {
     /// That of a policy that has been checked.
     pub(crate) fn new(policy: &uapi::Policy) -> Self {
+        let lever = Lever::new(policy);
         Self {
             settings: Settings {
                 linger: policy.linger,
@@ -91,7 +94,8 @@ impl Config {
                 sleep_on: policy.sleep_on,
             },
             wake_on: policy.wake_on,
-            boosts: Lever::new(policy).boosts(),
+            boosts: lever.boosts(),
+            limited: lever.is_limited(),
             park_max: policy.park_max,
             stir_run: policy.stir_run,
         }
@@ -400,7 +404,7 @@ impl Expire for Engine {
             Self::follow(this, change, now);
         }
         this.set(tick.next);
-        if config.boosts {
+        if config.limited {
             Self::apply(this, None);
         }
         if this.parking.on() {

@@ -8,10 +8,11 @@ import os
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from lib import abi, actor, frames, host, net
+from lib import abi, actor, cgroup, frames, host, net
 from lib.scene import RULES
 
 pytestmark = pytest.mark.core
@@ -143,6 +144,34 @@ FLOODS = {
     "hints": lambda scene: scene.guest.tell(actor.HYPERCALLS, abi.HINT_HYPERCALL, abi.HINT_WAKE),
     "interrupts": lambda scene: scene.guest.tell(actor.STORM),
 }
+
+
+def worker_time():
+    """For how long the thread that moves VMs by `idle` and `cgroup` has had a CPU, in seconds."""
+    worker, = (path.parent for path in Path("/proc").glob("[0-9]*/comm") if path.read_text() == "sleepy\n")
+    return int((worker / "schedstat").read_text().split()[0]) / abi.SECOND
+
+
+@pytest.mark.flavour("base", "previous")
+@pytest.mark.parametrize("lever", [abi.IDLE, abi.GROUP], ids=["idle", "cgroup"])
+def test_worker_of_one_that_floods(scenes, lever):
+    """Everybody waits for the worker: a guest that is never the same for long has a small part of its time."""
+    liar = scenes(add=False, code="actor", irqchip=True)
+    with cgroup.group("vm") as group:
+        group.take(liar.vmm.pid)
+        with group.fd() as fd:
+            liar.add(lever=lever, group_fd=fd if lever == abi.GROUP else -1, linger=0, max_sleep=LONG,
+                     wake_on=abi.wake_on("request", "interrupt", "ipi"))
+        liar.guest.tell(actor.STORM)
+        time.sleep(2)  # until it has used what it has to begin with
+        woken, worked, began = liar.stats().wakes, worker_time(), time.monotonic()
+        time.sleep(5)
+        seconds = time.monotonic() - began
+        woken = sum(liar.stats().wakes.values()) - sum(woken.values())
+        share = (worker_time() - worked) / seconds
+        print(f"awake {woken / seconds:.0f} times a second, {share:.1%} of the worker")
+        assert woken > 500 and share < 1 / 16
+        liar.vmm.stop()
 
 
 @pytest.mark.flavour("base", "previous")  # on a debug kernel, what the host does for both is most of it
