@@ -101,11 +101,12 @@ impl Vmm {
 
     /// Its descriptors, by number; without those that are closed while we look.
     fn fds(&self) -> Result<impl Iterator<Item = FDInfo>> {
-        let fds = self
-            .process
-            .fd()
-            .map_err(|error| proc_error(&format!("the descriptors of {self}"), &error))?;
-        let mut fds: Vec<FDInfo> = fds.flatten().collect();
+        let failed = |error| proc_error(&format!("the descriptors of {self}"), &error);
+        let mut fds: Vec<FDInfo> = self.process.fd().map_err(failed)?.flatten().collect();
+        // Who may list them may not look at any of them, perhaps. The directory's own two may be counted.
+        if fds.is_empty() && self.process.fd_count().is_ok_and(|count| count > 2) {
+            return Err(failed(ProcError::PermissionDenied(None)));
+        }
         fds.sort_unstable_by_key(|fd| fd.fd);
         Ok(fds.into_iter())
     }
