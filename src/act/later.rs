@@ -26,7 +26,7 @@ use kernel::{
 
 /// The worker has this part of a CPU for a VM, and what a VM has not used of the last [`SAVED`] nanoseconds. Everybody waits for
 /// the worker, and a guest may be sleepy and awake as often as it likes.
-const PART: u64 = 32;
+const PART: u64 = 64;
 const SAVED: u64 = 1_000_000_000;
 /// One change counts as no more than so many nanoseconds: it may have waited for somebody's lock.
 const LONGEST: u64 = 1_000_000;
