@@ -66,10 +66,10 @@ impl Device {
 
     /// The VMs with these names, in this order.
     pub fn named(&self, names: &[String]) -> Result<Vec<VmGet>> {
-        let vms = self.vms()?;
-        let by_name: HashMap<String, &VmGet> = vms.iter().map(|vm| (vm_name(vm), vm)).collect();
+        let vms = self.vms()?.into_iter().map(|vm| (vm_name(&vm), vm));
+        let vms: HashMap<String, VmGet> = vms.collect();
         let find = |name: &String| {
-            let vm = by_name.get(name).copied().copied();
+            let vm = vms.get(name).copied();
             vm.ok_or_else(|| unknown(name))
         };
         names.iter().map(find).collect()

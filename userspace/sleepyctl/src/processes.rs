@@ -21,8 +21,8 @@ const REMEDY: &str = "run as root, or with CAP_SYS_PTRACE";
 #[derive(Default)]
 pub struct Processes {
     candidates: Vec<Candidate>,
-    /// How many processes may not be looked at.
-    hidden: usize,
+    /// Those that were looked at, whether they have a virtual machine or not; none if nobody had to be.
+    seen: Option<HashSet<i32>>,
 }
 
 /// Without open descriptors: there may be thousands.
@@ -53,41 +53,39 @@ impl Processes {
             return Ok(Self::default());
         }
         let all = all_processes().map_err(|error| Error::failed(format!("/proc: {error}")))?;
-        let mut found = Self::default();
+        let (mut candidates, mut seen) = (Vec::new(), HashSet::new());
         for process in all.flatten() {
-            match candidate(process.pid) {
-                Ok(candidate) => found.candidates.extend(candidate),
-                Err(error) if error.exit == Exit::NotPermitted => found.hidden += 1,
-                // One that ends meanwhile is none.
-                Err(_) => {}
+            // One that ends meanwhile is none.
+            if let Ok(candidate) = candidate(process.pid) {
+                seen.insert(process.pid);
+                candidates.extend(candidate);
             }
         }
-        Ok(found)
+        Ok(Self {
+            candidates,
+            seen: Some(seen),
+        })
     }
 
-    /// How many may mean something that was not seen.
-    fn hidden(&self) -> usize {
-        let is_hidden = |candidate: &&Candidate| candidate.taps.get() == Some(&None);
-        self.hidden + self.candidates.iter().filter(is_hidden).count()
-    }
-
-    /// Fails if there may be more than were found.
-    pub fn all_seen(&self) -> Result<()> {
-        match self.hidden() {
-            0 => Ok(()),
-            hidden => Err(Error::not_permitted(format!(
-                "processes that may not be looked at: {hidden}; a VM of theirs may be wanted, so nothing is pruned; {REMEDY}"
-            ))),
+    /// Fails if a process lives that the selectors may mean, and that could not be looked at.
+    pub fn check_seen(&self, pid: i32) -> Result<()> {
+        let Some(seen) = &self.seen else {
+            return Ok(());
+        };
+        let is_dim =
+            |candidate: &Candidate| candidate.pid == pid && candidate.taps.get() == Some(&None);
+        if seen.contains(&pid) && !self.candidates.iter().any(is_dim) || !Vmm::lives(pid) {
+            return Ok(());
         }
+        Err(Error::not_permitted(format!(
+            "process {pid} may not be looked at; {REMEDY}"
+        )))
     }
 
     /// The one that is meant, or with `each` all of them.
     pub fn find(&self, selector: &Selector, each: bool) -> std::result::Result<Vec<Match>, String> {
         let matches = self.matches(selector)?;
         match (&matches[..], each) {
-            ([], true) if self.hidden() > 0 => Err(format!(
-                "{selector} matches no process that may be looked at; {REMEDY}"
-            )),
             ([_], _) | (_, true) => Ok(matches),
             ([], false) => Err(format!(
                 "{selector} matches no process that has a virtual machine; {}",
@@ -255,17 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_be_looked_at_may_match() {
-        let hidden = Processes {
-            hidden: 1,
+    fn what_was_not_looked_at_may_be_meant() {
+        let own = std::process::id() as i32;
+        let seen = |pids: &[i32]| Processes {
+            seen: Some(pids.iter().copied().collect()),
             ..Processes::default()
         };
-        let selector = Selector::Unit("x-*".to_string());
-        assert_eq!(Processes::default().find(&selector, true).unwrap(), []);
-        assert!(Processes::default().all_seen().is_ok());
-        let error = hidden.find(&selector, true).unwrap_err();
-        assert!(error.ends_with(REMEDY), "{error}");
-        assert_eq!(hidden.all_seen().unwrap_err().exit, Exit::NotPermitted);
+        let error = seen(&[]).check_seen(own).unwrap_err();
+        assert!(error.exit == Exit::NotPermitted && error.message.ends_with(REMEDY));
+        assert!(seen(&[own]).check_seen(own).is_ok());
+        assert!(
+            Processes::default().check_seen(own).is_ok(),
+            "nobody had to be"
+        );
+        assert!(seen(&[]).check_seen(i32::MAX).is_ok(), "it has ended");
     }
 
     #[test]

@@ -176,14 +176,24 @@ impl Vmm {
 
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
-        let mut fds = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
-        // A pidfd is readable once its process has ended.
-        !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
+        has_ended(&self.pidfd)
+    }
+
+    /// Whether there is such a process, even if `/proc` does not show it.
+    pub fn lives(pid: i32) -> bool {
+        let pidfd = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        matches!(pidfd, Some(Ok(pidfd)) if !has_ended(&pidfd))
     }
 }
 
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    // A pidfd is readable once its process has ended.
+    !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
+}
+
 /// A file of a process, or a thread, in `/proc`. What is no text in it must not hide the rest.
-pub fn text(pid: i32, file: &str) -> std::io::Result<String> {
+pub fn text(pid: impl fmt::Display, file: &str) -> std::io::Result<String> {
     let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

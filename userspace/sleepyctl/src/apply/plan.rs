@@ -81,11 +81,10 @@ struct Target<'a> {
 
 impl Target<'_> {
     fn has_ended(&self) -> bool {
-        let started = || Vmm::open(self.pid).map(|vmm| vmm.start_time());
-        Vmm::is_gone(self.pid)
-            || self
-                .start_time
-                .is_some_and(|time| started().is_ok_and(|now| now != time))
+        match Vmm::open(self.pid) {
+            Ok(vmm) => self.start_time.is_some_and(|time| time != vmm.start_time()),
+            Err(_) => Vmm::is_gone(self.pid),
+        }
     }
 }
 
@@ -95,10 +94,6 @@ pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Re
     let present = device.vms()?;
     let processes = Processes::scan(vms.iter().map(|vm| &vm.selector.value))?;
     let targets = targets(vms, &processes, report);
-    if prune {
-        // What cannot be seen would be taken for what nobody wants.
-        processes.all_seen()?;
-    }
     let names: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     let mut running = HashMap::new();
     let (mut remove, mut owners) = (Vec::new(), HashMap::new());
@@ -114,6 +109,9 @@ pub fn make(device: &Device, vms: &[Vm], prune: bool, report: &mut Report) -> Re
             };
             running.insert(name, Running { vm, links, rules });
         } else if prune && vm.pid != 0 {
+            // What cannot be seen would be taken for what nobody wants.
+            let seen = processes.check_seen(vm.pid as i32);
+            seen.map_err(|error| error.of(&format!("VM {name} may be wanted")))?;
             remove.push(vm);
         } else {
             let why = if vm.pid == 0 {
@@ -211,12 +209,13 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn step(&mut self, target: &Target<'_>) -> Option<Step> {
-        let found = self.report.found();
+        let (found, groupless) = (self.report.found(), self.groupless.len());
         let step = self.make_step(target);
         let Target { vm, name, pid, .. } = target;
         // It was there when we looked for it; one of many may end at any time, and nothing of that is a mistake.
         if step.is_none() && vm.each && target.has_ended() {
             self.report.forget(found);
+            self.groupless.truncate(groupless);
             let own = format!("`{name}`");
             self.owners.retain(|_, owner| *owner != own);
             let message = format!("process {pid} has ended just now: no VM `{name}`");

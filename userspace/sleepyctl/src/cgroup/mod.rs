@@ -68,8 +68,7 @@ fn inode(path: &Path) -> Option<u64> {
 impl Hierarchy {
     /// The one that is mounted here; otherwise why there is none, as a sentence.
     pub fn here() -> std::result::Result<Self, String> {
-        let own = std::process::id() as i32;
-        let read = |file| text(own, file).map_err(|error| format!("/proc/self/{file}: {error}"));
+        let read = |file| text("self", file).map_err(|error| format!("/proc/self/{file}: {error}"));
         let odd = |error: ProcError| format!("/proc: {error}");
         let groups = read("cgroup")
             .map_err(|why| format!("this kernel has no control groups (CONFIG_CGROUPS): {why}"))?;
