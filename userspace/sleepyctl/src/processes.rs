@@ -3,7 +3,7 @@
 //! Finds the VMMs that a manifest's selectors mean.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use procfs::process::all_processes;
 use procfs::{FromRead, ProcessCGroups};
@@ -12,17 +12,15 @@ use crate::error::{Error, Exit, Result, words};
 use crate::manifest::pattern::{arguments, components, glob};
 use crate::manifest::selector::Selector;
 use crate::netns::Netns;
-use crate::vmm::{Tap, Vmm, text};
-
-const REMEDY: &str = "run as root, or with CAP_SYS_PTRACE";
+use crate::vmm::{REMEDY, Tap, Vmm, text};
 
 /// The processes that hold a KVM virtual machine. No other one is meant: a shell may well have the same words on
 /// its command line.
 #[derive(Default)]
 pub struct Processes {
     candidates: Vec<Candidate>,
-    /// Those that were looked at, whether they have a virtual machine or not; none if nobody had to be.
-    seen: Option<HashSet<i32>>,
+    /// Those that were looked at, and which candidate that is, if it has a virtual machine; none if nobody had to be.
+    seen: Option<HashMap<i32, Option<usize>>>,
 }
 
 /// Without open descriptors: there may be thousands.
@@ -53,11 +51,11 @@ impl Processes {
             return Ok(Self::default());
         }
         let all = all_processes().map_err(|error| Error::failed(format!("/proc: {error}")))?;
-        let (mut candidates, mut seen) = (Vec::new(), HashSet::new());
+        let (mut candidates, mut seen) = (Vec::new(), HashMap::new());
         for process in all.flatten() {
             // One that ends meanwhile is none.
             if let Ok(candidate) = candidate(process.pid) {
-                seen.insert(process.pid);
+                seen.insert(process.pid, candidate.as_ref().map(|_| candidates.len()));
                 candidates.extend(candidate);
             }
         }
@@ -72,9 +70,11 @@ impl Processes {
         let Some(seen) = &self.seen else {
             return Ok(());
         };
-        let is_dim =
-            |candidate: &Candidate| candidate.pid == pid && candidate.taps.get() == Some(&None);
-        if seen.contains(&pid) && !self.candidates.iter().any(is_dim) || !Vmm::lives(pid) {
+        let is_dim = |number: usize| self.candidates[number].taps.get() == Some(&None);
+        let is_seen = seen
+            .get(&pid)
+            .is_some_and(|number| !number.is_some_and(is_dim));
+        if is_seen || !Vmm::lives(pid) {
             return Ok(());
         }
         Err(Error::not_permitted(format!(
@@ -256,7 +256,7 @@ mod tests {
     fn what_was_not_looked_at_may_be_meant() {
         let own = std::process::id() as i32;
         let seen = |pids: &[i32]| Processes {
-            seen: Some(pids.iter().copied().collect()),
+            seen: Some(pids.iter().map(|pid| (*pid, None)).collect()),
             ..Processes::default()
         };
         let error = seen(&[]).check_seen(own).unwrap_err();

@@ -16,6 +16,9 @@ use crate::error::{Error, Result, words};
 use crate::ioctl;
 use crate::netns::Netns;
 
+/// For whoever may not look at a process.
+pub const REMEDY: &str = "run as root, or with CAP_SYS_PTRACE";
+
 /// A process, alive when it was opened.
 pub struct Vmm {
     pid: i32,
@@ -155,7 +158,7 @@ impl Vmm {
     pub fn take_error(&self, fd: i32, errno: Errno) -> Error {
         match errno {
             Errno::PERM => Error::not_permitted(format!(
-                "not permitted to take descriptors from {self}; run as root, or with CAP_SYS_PTRACE"
+                "not permitted to take descriptors from {self}; {REMEDY}"
             )),
             Errno::SRCH => Error::failed(format!("{self} has ended")),
             Errno::BADF => Error::failed(format!(
