@@ -28,8 +28,8 @@ use kernel::{
 /// the worker, and a guest may be sleepy and awake as often as it likes.
 const PART: u64 = 64;
 const SAVED: u64 = 1_000_000_000;
-/// One change counts as no more than so many nanoseconds: it may have waited for somebody's lock.
-const LONGEST: u64 = 1_000_000;
+/// One change counts as no more than so many nanoseconds: it may have waited for somebody's lock, or the host for its hypervisor.
+const LONGEST: u64 = 10_000_000;
 
 /// A vCPU's thread. One that runs several is there as often, and has one account.
 struct Thread {
