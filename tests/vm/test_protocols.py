@@ -10,7 +10,7 @@ import pytest
 
 from lib import abi, client, plug, web
 from lib.ctl import ctl
-from lib.watch import Watch, add, answer, booting, check_over, smooth, unbroken
+from lib.watch import Watch, add, answer, booting, check_over, learnt, smooth, unbroken
 
 TRIES = 6
 MIB = 1 << 20
@@ -66,7 +66,7 @@ def test_kept_connection(device, served):
     pytest.param(f"/data?bytes={8 * MIB}", None, id="fast reader"),
 ])
 def test_long_answer(device, served, path, rate):
-    """Seconds of segments: asleep before the first, asleep after the last, and never in between."""
+    """Seconds of segments: asleep before the first, asleep after the last, and in between not once its pauses are known."""
     guest, netns = served
     watch = add(device, guest, *RULES["http"])
 
@@ -75,7 +75,7 @@ def test_long_answer(device, served, path, rate):
         with watch.recording() as record:
             assert web.read(netns, guest, path, rate) >= 4 * MIB
         part = answer(record)
-        return smooth(part) and unbroken(part)
+        return smooth(part) and unbroken(learnt(part))
 
     repeat(exchange, f"the long answer {path}")
     stats = check_over(watch)

@@ -113,22 +113,38 @@ def smooth(part, limit=SMOOTH):
     """Whether this part of a record shows progress all the time: nobody was held up for longer."""
     news = [sample for before, sample in zip([None, *part], part)
             if before is None or before.responses != sample.responses]
-    return len(news) > 3 and max(b.time - a.time for a, b in zip(news, news[1:])) < limit
+    longest = max((b.time - a.time for a, b in zip(news, news[1:])), default=0)
+    print(f"{len(news)} steps, the longest took {longest:.3f} s")
+    return len(news) > 3 and longest < limit
 
 
-def unbroken(part):
-    """Whether there was no sleep in this part of a smooth record, and none between two samples.
+def learnt(part):
+    """The second half of a part of a record.
 
     Nobody can know how long a stream is going to pause. The module learns it from the pauses so far (flows.rs), so that
     it may sleep in a first long one, and a few times until it has learnt; not again and again.
     """
+    sleeps(part)
+    half = (part[0].responses + part[-1].responses) // 2
+    return [sample for sample in part if sample.responses >= half]
+
+
+def sleeps(part):
+    """When this part of a smooth record has a sleep, be it between two samples; there are not many."""
     part = part[1:]  # the state of the first may be from before its segment
     first, last = part[0], part[-1]
     slept = [f"{sample.time - first.time:.3f} s, segment {sample.responses - first.responses}"
              for before, sample in zip(part, part[1:]) if sample.slept > before.slept]
-    assert len(slept) <= 3, f"asleep in the midst of {last.responses - first.responses} segments: {slept}"
-    if slept:
+    print(f"asleep in the midst of {last.responses - first.responses} segments: {slept}")
+    assert len(slept) <= 3
+    return slept
+
+
+def unbroken(part):
+    """Whether there was no sleep in this part of a smooth record."""
+    if sleeps(part):
         return False
+    part = part[1:]
     assert not any(sample.sleepy for sample in part), "asleep, and not for the first time"
     assert all(sample.in_flight for sample in part), "not in flight before the last segment"
     return True
