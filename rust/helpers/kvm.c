@@ -16,13 +16,16 @@
  * The VM behind a descriptor of a VM or of a vCPU, or NULL. KVM exports no way
  * to tell, but it names its anonymous inodes, whose names user space cannot
  * choose, and the file operations belong to the module with the processor's
- * half of KVM (to none where KVM is built in).
+ * half of KVM (to none where KVM is built in). A descriptor by O_PATH has the
+ * name, and nothing behind it.
  */
 struct kvm *sleepy_kvm_of_file(const struct file *file)
 {
 	struct module *owner = file->f_op->owner;
 	const char *name;
 
+	if (file->f_mode & FMODE_PATH)
+		return NULL;
 	if (file_inode(file)->i_sb->s_magic != ANON_INODE_FS_MAGIC)
 		return NULL;
 	if (owner && strncmp(module_name(owner), "kvm", 3))

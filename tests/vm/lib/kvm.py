@@ -10,6 +10,7 @@ import fcntl
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import struct
@@ -27,9 +28,10 @@ GET_SREGS, SET_SREGS, SET_REGS = 0x8138AE83, 0x4138AE84, 0x4090AE82
 # How KVM_RUN ends of which no guest here is the cause: shutdown, failed entry, internal error. Where that is in kvm_run.
 CRASHES, EXIT_REASON = (8, 9, 17), slice(8, 12)
 HALT = b"\xf4"
-# mov ecx, 2^22; dec ecx; jnz .-2; cpuid; jmp to the start. CPUID makes the guest exit every few milliseconds: while
+# mov ecx, 2^22; dec ecx; jnz .-2; incl COUNT; cpuid; jmp to the start. CPUID makes the guest exit every few milliseconds: while
 # one spun without any exit, its emulated CPU was once seen to take no interrupt for minutes.
-SPIN = b"\x66\xb9\x00\x00\x40\x00\x66\x49\x75\xfc\x0f\xa2\xeb\xf2"
+SPIN = b"\x66\xb9\x00\x00\x40\x00\x66\x49\x75\xfc\x66\xff\x06\x00\x08\x0f\xa2\xeb\xed"
+COUNT = 0x800
 
 # Written by the children: a vCPU has crashed.
 _crashed = mmap.mmap(-1, mmap.PAGESIZE)
@@ -231,6 +233,19 @@ class Machine:
 
     def close(self, fd):
         os.close(fd)
+
+    def point(self, fd):
+        """Its lowest descriptor only names the file of another one."""
+        os.dup2(os.open(f"/proc/self/fd/{fd}", os.O_PATH), 0)
+
+    def duplicate(self, fd, count):
+        """Takes so many descriptors, and then one of the same file as `fd`, in place of that: it comes after them."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
+        for _ in range(count):
+            os.dup(0)
+        other = os.dup(fd)
+        os.close(fd)
+        return other
 
     def exec(self):
         """Becomes another program, which has none of KVM's descriptors: they are closed on exec."""

@@ -8,9 +8,10 @@ No Linux guest and no network stack has a say in what is sent and when.
 """
 
 import os
+import struct
 import time
 
-from . import abi, actor, frames, host, net
+from . import abi, actor, frames, host, kvm, net
 
 UDP, TCP = 17, 6
 UDP_PORT, TCP_PORT = 7, 80
@@ -155,6 +156,10 @@ class Scene:
         during()
         mine, others = self.oncpu() - before[0], other.oncpu() - before[1]
         return mine / (mine + others)
+
+    def progress(self):
+        """How many of its loops one that spins has done."""
+        return struct.unpack("I", bytes.fromhex(self.vmm.peek(self.kvm_fd, kvm.COUNT, 4)))[0]
 
     def attached(self, count=None):
         """Waits until every vCPU thread, or so many, has its notifier."""
