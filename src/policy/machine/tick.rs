@@ -13,6 +13,10 @@ use super::{
 /// How often a VM is looked at that is awake, in case it has become idle.
 const LOOK: u64 = 4_000_000;
 
+/// Once a flow was due, others that are within so long are seen to together: of many that are lost one after the other, each would be
+/// a timer interrupt, on a CPU that may be somebody else's.
+const TOGETHER: u64 = 1_000_000;
+
 /// What has woken a VM is seen before KVM wakes the vCPU that has halted, and that may wait for its thread's locks and its CPU: for so
 /// long a vCPU that has not run since is not taken for one that has nothing to do.
 const REACH: u64 = 100_000_000;
@@ -94,7 +98,9 @@ impl<W: Word> Machine<W> {
             self.tick_awake(settings, threads, now, &mut tick)
         };
         let next = now.saturating_add(next);
-        tick.next = expired.due.unwrap_or(next).min(next).max(now + 1);
+        let together = if done + calls > 0 { TOGETHER } else { 0 };
+        let due = expired.due.map(|due| due.max(now.saturating_add(together)));
+        tick.next = due.unwrap_or(next).min(next).max(now + 1);
         tick
     }
 

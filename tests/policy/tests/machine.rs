@@ -164,6 +164,27 @@ fn a_full_table_counts_as_in_flight_until_the_timeout() {
 }
 
 #[test]
+fn many_that_are_lost_are_not_as_many_timers() {
+    let times = Settings {
+        max_sleep: 1_000_000_000,
+        ..TIMES
+    };
+    let mut vm = Vm::new(times, START);
+    for flow in 0..50 {
+        vm.request(flow);
+        vm.now += 10_000;
+    }
+    let (mut ticks, end) = (0, vm.now + TIMES.request_timeout + 1_000_000);
+    while vm.timer <= end {
+        vm.now = vm.now.max(vm.timer);
+        vm.tick();
+        ticks += 1;
+    }
+    assert_eq!(vm.state().in_flight(), 0);
+    assert!(ticks < 8, "{ticks} timers");
+}
+
+#[test]
 fn it_tells_as_many_flows_apart_as_it_says() {
     let mut vm = Vm::new(TIMES, START);
     for flow in 0..CAPACITY as u32 {
