@@ -260,11 +260,11 @@ def tuned(scenes):
 
 @pytest.fixture
 def traffic():
-    """Starts traffic on a scene's tap."""
+    """Starts traffic on a scene's tap, or on another device."""
     started = []
 
-    def start(scene, answers=True, pauses=False):
-        started.append(load.Traffic(scene.tap, scene.vm if answers else None, pauses))
+    def start(scene, answers=True, pauses=False, at=None):
+        started.append(load.Traffic(at or scene.tap, scene.vm if answers else None, pauses))
         return started[-1]
 
     yield start

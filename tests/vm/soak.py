@@ -25,7 +25,7 @@ TRACES = Path("/sys/kernel/debug/slab")
 LOOKS = {
     "log": "report in the kernel's log", "calls": "call with another end", "states": "state that cannot be",
     "tool": "sleepyctl failed", "left": "VM or link left", "threads": "thread not as before",
-    "groups": "group not as before", "references": "reference to sleepy, KVM", "probes": "probe or notifier left",
+    "groups": "group not as before", "references": "reference to sleepy, KVM", "probes": "probe left",
     "objects": "object in the slabs left", "leaks": "kmemleak",
 }
 
@@ -133,10 +133,8 @@ class Soak:
             soon("objects", lambda: not objects() - before, "no object is left",
                  lambda: "\n".join(f"{count} from\n{trace}" for trace, count in (objects() - before).items()))
         host.unload(seconds=churn.PATIENCE)
-        # KVM warns of preempt notifiers that are left when it looks next.
         host.unload_kvm(churn.PATIENCE)
         host.load_kvm()
-        self.looks["probes"] += 1
         if KMEMLEAK.exists():
             for _ in range(2):  # an object must be found unreferenced twice
                 KMEMLEAK.write_text("scan")

@@ -11,6 +11,7 @@ from lib import host
 pytestmark = pytest.mark.core
 
 LEAKS = Path("/sys/kernel/debug/kmemleak")
+TRACING = Path("/sys/kernel/tracing")
 # Out-of-tree and unsigned modules are what we are; anything else is a report that was made meanwhile.
 TAINT_CPU, TAINT_OUT_OF_TREE, TAINT_UNSIGNED, TAINT_TEST = 1 << 2, 1 << 12, 1 << 13, 1 << 18
 
@@ -21,6 +22,21 @@ def unloaded(shared, guests):
     guests.stop()
     if host.loaded():
         host.unload()
+
+
+def notifiers():
+    """The count of static key `preempt_notifier_key`, as a kprobe sees it."""
+    events, trace = TRACING / "kprobe_events", TRACING / "trace"
+    events.write_text("p:st/count do_sys_openat2 count=@preempt_notifier_key:s32")
+    enable = TRACING / "events/st/count/enable"
+    try:
+        trace.write_text("")
+        enable.write_text("1")
+        Path("/dev/null").read_bytes()
+        enable.write_text("0")
+        return int(re.search(r"\bcount=(-?\d+)", trace.read_text())[1])
+    finally:
+        events.write_text("-:st/count")
 
 
 @pytest.mark.flavour("lock")
@@ -46,8 +62,18 @@ def test_kernel_is_not_tainted(unloaded):
 
 
 @pytest.mark.kvm_goes
-def test_preempt_notifiers_are_off(unloaded, log):
-    """The module left no notifier behind: KVM warns of those that remain when it looks next."""
+def test_kvm_goes_and_comes(unloaded, log):
     host.unload(host.kvm_vendor(), seconds=10)
     host.need(host.kvm_vendor())
     assert not host.reports(log.read())
+
+
+@pytest.mark.flavour("lock")  # it has the addresses of data
+def test_preempt_notifiers_are_off(unloaded, vmm):
+    """Each VM has them on, and whoever else needs them: the kernel's count is 0 without."""
+    assert notifiers() == 0
+    one = vmm()
+    one.machine("halt")
+    assert notifiers() == 1
+    one.stop()
+    host.wait(lambda: notifiers() == 0, "off again")

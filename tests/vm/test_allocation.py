@@ -77,7 +77,7 @@ class Anywhere:
 
 
 @pytest.fixture
-def injector(device, log):
+def injector(log):
     """It is done with the log: where memory is short, vmalloc() tells all about it. On this kernel a warning is a panic."""
     for name, value in (("verbose", "0"), ("ignore-gfp-wait", "N"), ("cache-filter", "N")):
         (FAILSLAB / name).write_text(value)
@@ -88,6 +88,21 @@ def injector(device, log):
     os.close(injector.fd)
     found = "\n".join(log.read())
     assert not re.search("BUG|WARNING|KASAN|Oops|ODEBUG", found), found
+
+
+@pytest.mark.fast  # it takes minutes
+def test_load(injector):
+    """Without the memory for it the module is not loaded, and nothing of it is left."""
+    if host.loaded():
+        host.unload()
+    probes = KPROBES.read_text()
+
+    def not_there():
+        assert not host.loaded() and not os.path.exists(abi.DEVICE) and KPROBES.read_text() == probes
+
+    count = injector.all(host.load, not_there, host.unload)
+    print(f"{count} allocations")
+    assert count > 20
 
 
 def test_open(injector, sleepy):
@@ -101,13 +116,12 @@ def test_add(injector, box):
     """The fixture adds the VM once more in the end, and counts the module's references."""
     device = box.device
     with open("/proc/self/ns/net", "rb") as netns:
-        policy = abi.policy(wake_on=abi.wake_on("request", "interrupt", "timer"))
+        policy = abi.policy(wake_on=abi.wake_on("request", "interrupt"))
         request = device.request(box.tap, box.vmm.pid, links=[(netns.fileno(), net.ifindex(box.tap))], rules=RULES, policy_=policy)
         references = host.refcount()
 
         def nothing():
             assert device.vms() == []
-            host.wait(lambda: PROBE not in KPROBES.read_text(), "nothing is attached any more")
             host.wait(lambda: host.refcount() == references, "no reference is left")
 
         def gone():
@@ -248,7 +262,7 @@ def test_thread_that_is_found(injector, scenes):
     scene.attached()
     scene.wait_sleepy()
     anywhere, failed = Anywhere(), 0
-    for space in range(1, 1 << 14, 32):
+    for space in range(1, 1 << 14, 32 if host.FULL else 128):
         scene.vmm.halt(vcpu)
         anywhere.arm(space)
         scene.tids[:] = [scene.vmm.run(vcpu)]

@@ -273,7 +273,9 @@ def test_hints_are_limited(acting):
 
     host.wait(done, "the guest is through with its hints", 20)
     seconds = (time.monotonic_ns() - began) // abi.SECOND + 2
-    assert scene.stats().hints_refused >= actor.MANY - seconds * abi.HINT_RATE
+    refused = scene.stats().hints_refused
+    print(f"{refused} of {actor.MANY} refused, in up to {seconds} seconds of the clock")
+    assert refused >= max(1, actor.MANY - seconds * abi.HINT_RATE)
 
 
 def test_a_guest_cannot_lower_another(acting):

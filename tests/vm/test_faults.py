@@ -74,6 +74,7 @@ def test_vmm_killed_with_its_tap(scenes, traffic):
     load.stop()
     net.let_go(scene.vmm.pid, scene.tap)
     traffic(scene, answers=False)
+    flows(scene)
     scene.vm.close()
     scene.vmm.stop()
     host.wait(lambda: not net.exists(scene.tap), "the tap is gone")
@@ -202,7 +203,7 @@ ORDERS = sorted({order[:order.index("netns") + 1] for order in itertools.permuta
 @pytest.mark.flavour("base", "previous")  # on the others, each of them is removed by itself
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_links_removed_in_every_order(scenes, traffic, order):
-    """Under traffic. Each that is gone is lost, whoever took it along; the first has the VM awake for good."""
+    """Under traffic by each of them, but for what the namespace takes along. Each that is gone is lost, whoever took it along; the first has the VM awake for good."""
     scene = scenes(add=False)
     net.ip("netns add stns")
     net.ip(f"link set {scene.tap} netns stns")
@@ -214,13 +215,13 @@ def test_links_removed_in_every_order(scenes, traffic, order):
                   links=[(netns.fileno(), net.ifindex(name, "stns")) for name in there.values()])
     scene.wait_sleepy()
     with net.inside("stns"):
-        load = traffic(scene)
+        loads = [traffic(scene), traffic(scene, at="stvlan", answers=False), traffic(scene, at="stbr", answers=False)]
     flows(scene)
     lost = set()
     for what in order:
         if what == "netns":
             # The senders' own sockets would keep it.
-            load.stop()
+            assert all([load.stop() for load in loads]), "a sender met an error"
             scene.host.close()
             net.ip("netns del stns")
         elif what not in lost:
@@ -275,21 +276,27 @@ def test_bridged_and_released(scenes):
 
 def test_removed_under_traffic(scenes, traffic):
     scene = scenes(vcpus=2, add=False)
-    traffic(scene)
+    load = traffic(scene)
     for _ in range(host.turns(15)):
         scene.add(linger=0, max_sleep=1 * MS, request_timeout=5 * MS)
-        time.sleep(0.02)
+        flows(scene)
         scene.device.remove(scene.id)
         assert scene.nices() == [0, 0]
+    assert load.stop()
 
 
 def test_policy_changed_under_traffic(scenes, traffic):
     scene = scenes(vcpus=2, linger=0, max_sleep=1 * MS, request_timeout=5 * MS)
     load = traffic(scene)
-    for turn in range(host.turns(40)):
+    flows(scene)
+    before, end = scene.stats(), time.monotonic() + 1
+    for turn in itertools.count():
+        if turn >= 40 and time.monotonic() > end:
+            break
         scene.set(lever=turn % 2, sleepy_nice=10 + turn % 10,
                   flags=abi.BOOST if turn % 3 == 0 else 0, boost_nice=-turn % 5 if turn % 3 == 0 else 0)
-    load.stop()
+    assert scene.stats().requests > before.requests + 20
+    assert load.stop()
     scene.set(lever=abi.NICE, flags=0, boost_nice=0, max_sleep=LONG)
     scene.wait_sleepy()
     scene.device.remove(scene.id)

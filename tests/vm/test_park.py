@@ -95,7 +95,8 @@ def test_packet_lets_it_run(scenes, rules):
     taken = scene.share(3)
     over.set()
     sender.join()
-    assert 0.02 < taken < 0.25
+    print(f"{taken:.3f} of a CPU")
+    assert 0.02 < taken < 0.1
     assert scene.is_sleepy()
 
 

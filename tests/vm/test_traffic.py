@@ -2,6 +2,7 @@
 """What happens to a host happens while requests come and are answered: by each lever, a VM sleeps and wakes as before, and has in
 the end what it had."""
 
+import itertools
 import os
 import time
 
@@ -19,57 +20,67 @@ LEVERS = pytest.mark.parametrize("lever", [
 A_WHILE = 0.3
 
 
+def asked(scene):
+    """Waits for requests, and until more of them must be on their way."""
+    before = scene.stats().requests
+    host.wait(lambda: scene.stats().requests > before + 20, "requests come", step=0.002)
+
+
 def stopped(tuned):
     with host.stopped(tuned.scene.vmm.pid):
-        time.sleep(A_WHILE)
+        asked(tuned.scene)
 
 
 def frozen(tuned):
     with tuned.group.frozen():
-        time.sleep(A_WHILE)
+        asked(tuned.scene)
 
 
 def traced(tuned):
     for tid in tuned.scene.tids:
         with ptrace.interrupted(tid):
+            asked(tuned.scene)
             for _ in range(5):
                 ptrace.step(tid)
 
 
-def without_a_cpu(_):
+def without_a_cpu(tuned):
     CPU1.write_text("0")
-    time.sleep(A_WHILE)
+    asked(tuned.scene)
     CPU1.write_text("1")
 
 
-def at_another_time(_):
+def at_another_time(tuned):
     with host.other_time() as step:
-        step(24 * 3600)
-        time.sleep(A_WHILE)
-        step(-48 * 3600)
-        time.sleep(A_WHILE)
+        for seconds in (24 * 3600, -48 * 3600):
+            step(seconds)
+            asked(tuned.scene)
 
 
-def suspended(_):
+def suspended(tuned):
+    asked(tuned.scene)
     power.suspend()
 
 
 def renamed(tuned):
     net.ip(f"link set {tuned.scene.tap} name strenamed")
-    time.sleep(A_WHILE)
+    asked(tuned.scene)
     net.ip(f"link set strenamed name {tuned.scene.tap}")
 
 
 def in_another_group(tuned):
     with cgroup.group("other") as other:
         other.take(tuned.scene.vmm.pid)
-        time.sleep(A_WHILE)
+        asked(tuned.scene)
         tuned.group.take(tuned.scene.vmm.pid)
 
 
 def crowded(tuned):
     """Its threads change CPUs as fast as they can."""
-    for turn in range(100):
+    before = tuned.scene.stats().requests
+    for turn in itertools.count():
+        if turn >= 100 and tuned.scene.stats().requests > before + 20:
+            break
         for tid in tuned.scene.tids:
             os.sched_setaffinity(tid, {turn % 2})
         time.sleep(0.002)
@@ -117,9 +128,14 @@ def test_goes_on(tuned, traffic, fault, lever):
 
 
 @LEVERS
-def test_killed(tuned, traffic, lever):
+@pytest.mark.parametrize("end", ["killed", "executes"])
+def test_vmm_is_over(tuned, traffic, end, lever):
     under_traffic(tuned, traffic, lever)
-    tuned.scene.vmm.stop()
+    asked(tuned.scene)
+    if end == "killed":
+        tuned.scene.vmm.stop()
+    else:
+        tuned.scene.vmm.send("exec")
     host.wait(lambda: not tuned.scene.device.vms(), "the VM is gone", 3)
     assert tuned.weights() == tuned.WEIGHT
 
@@ -130,6 +146,7 @@ def test_link_lost(tuned, traffic, lost, lever):
     """Requests may come where they cannot be seen any more: awake, with all that it had."""
     scene = tuned.scene
     load = under_traffic(tuned, traffic, lever)
+    asked(scene)
     if lost == "deleted":
         net.ip(f"link del {scene.tap}")
     else:
@@ -145,10 +162,10 @@ def test_link_lost(tuned, traffic, lost, lever):
 @LEVERS
 def test_removed(tuned, traffic, lever):
     scene = tuned.scene
-    load = under_traffic(tuned, traffic, lever)
+    load = traffic(scene)
     for _ in range(host.turns(15)):
+        tuned.add(lever, linger=0, max_sleep=1 * MS)
+        asked(scene)
         scene.device.remove(scene.id)
         assert tuned.is_restored()
-        tuned.add(lever, linger=0, max_sleep=1 * MS)
-        time.sleep(0.02)
     assert load.stop()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Two CPUs at once, in every order of their steps that the memory model allows, with a few preemptions: the state and the
-//! table agree, and nothing that is in flight is asleep or forgotten.
+//! table agree, one of them is told of each change, and nothing that is in flight is asleep or forgotten.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -20,6 +20,7 @@ use sleepy_policy::{
     Word,
     flows::MAX_HOLD,
     machine::{Machine, Settings, Threads},
+    state::Event,
 };
 use sleepy_policy_tests::TIMES;
 
@@ -54,6 +55,7 @@ enum Op {
     Call,
     Answer,
     Close(u32),
+    Wake,
     Doze,
     Tick,
 }
@@ -66,33 +68,25 @@ const CALLED: u32 = 17;
 const START: u64 = 1_000_000_000_000;
 const THREADS: Threads = Threads { vcpus: 1, oncpu: 0 };
 
-fn does(machine: &Machine<Loom>, op: Op, settings: &Settings, now: u64) {
-    match op {
-        Request(flow) => {
-            machine.request(flow, true, settings, now);
-        }
-        Response(flow) => {
-            machine.response(flow, false, settings, now, |_| ());
-        }
-        Segment(flow) => {
-            machine.response(flow, true, settings, now, |_| ());
-        }
-        Call => {
-            machine.call(CALLED, false, settings, now);
-        }
-        Answer => {
-            machine.answer(CALLED, settings, now);
-        }
-        Close(flow) => {
-            machine.close(flow, settings, now);
-        }
-        Doze => {
-            machine.doze(now);
-        }
+/// How often it fell asleep in one step or several, less how often it woke.
+fn does(machine: &Machine<Loom>, op: Op, settings: &Settings, now: u64) -> i64 {
+    let change = match op {
+        Request(flow) => machine.request(flow, true, settings, now).change,
+        Response(flow) => machine.response(flow, false, settings, now, |_| ()).change,
+        Segment(flow) => machine.response(flow, true, settings, now, |_| ()).change,
+        Call => machine.call(CALLED, false, settings, now).change,
+        Answer => machine.answer(CALLED, settings, now).change,
+        Close(flow) => machine.close(flow, settings, now).change,
+        Wake => Some(machine.update(Event::Wake, now)),
+        Doze => Some(machine.doze(now)),
         Tick => {
-            machine.tick(settings, &THREADS, now);
+            let tick = machine.tick(settings, &THREADS, now);
+            return i64::from(tick.slept.is_some()) - i64::from(tick.woke.is_some());
         }
-    }
+    };
+    change.map_or(0, |change| {
+        i64::from(change.fell_asleep()) - i64::from(change.woke())
+    })
 }
 
 /// One after the other before, then two at once.
@@ -106,21 +100,27 @@ fn at_once(before: &[Op], ops: [Op; 2]) -> usize {
     builder.check(move || {
         counted.fetch_add(1, Relaxed);
         let machine = Arc::new(Machine::<Loom>::new(START));
-        for op in &before {
-            does(&machine, *op, &TIMES, START);
-        }
+        let mut sleeps: i64 = before
+            .iter()
+            .map(|op| does(&machine, *op, &TIMES, START))
+            .sum();
         let now = START + TIMES.linger;
         let other = {
             let machine = machine.clone();
             thread::spawn(move || does(&machine, ops[1], &TIMES, now))
         };
-        does(&machine, ops[0], &TIMES, now);
-        other.join().expect("the other CPU is done");
+        sleeps += does(&machine, ops[0], &TIMES, now);
+        sleeps += other.join().expect("the other CPU is done");
 
         let state = machine.state();
         let asks = |op: &Op| matches!(op, Request(_));
         let ends = |op: &Op| matches!(op, Response(_) | Segment(_) | Close(_));
         let what = format!("{before:?}, then {ops:?} at once");
+        assert_eq!(
+            sleeps,
+            i64::from(state.sleepy()),
+            "{what}: sleeps that nobody was told of"
+        );
         assert!(!state.sleepy() || state.may_sleep(), "{what}: asleep");
         if ops.iter().any(asks) && !ops.iter().any(ends) {
             assert!(state.in_flight() > 0, "{what}: forgotten");
@@ -129,18 +129,24 @@ fn at_once(before: &[Op], ops: [Op; 2]) -> usize {
         let mut later = now;
         for _ in 0..3 {
             later += 2 * MAX_HOLD;
-            does(&machine, Tick, &TIMES, later);
+            sleeps += does(&machine, Tick, &TIMES, later);
         }
         let state = machine.state();
         assert_eq!((state.in_flight(), state.calls()), (0, 0), "{what}: left");
+        assert_eq!(
+            sleeps,
+            i64::from(state.sleepy()),
+            "{what}: sleeps that nobody was told of"
+        );
     });
     runs.load(Relaxed)
 }
 
 #[test]
 fn two_cpus_at_once() {
-    let befores: [&[Op]; 4] = [
+    let befores: [&[Op]; 5] = [
         &[],
+        &[Doze],
         &[Request(F)],
         &[Request(F), Call],
         &[Request(F), Request(G)],
@@ -153,6 +159,11 @@ fn two_cpus_at_once() {
         [Request(F), Segment(F)],
         [Request(F), Close(F)],
         [Request(F), Doze],
+        [Request(F), Wake],
+        [Request(F), Call],
+        [Wake, Wake],
+        [Wake, Doze],
+        [Wake, Tick],
         [Response(F), Tick],
         [Call, Tick],
         [Call, Answer],
@@ -167,5 +178,5 @@ fn two_cpus_at_once() {
         }
     }
     println!("{runs} runs");
-    assert!(runs > 1_000, "{runs} runs");
+    assert!(runs > 10_000, "{runs} runs");
 }

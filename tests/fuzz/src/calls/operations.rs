@@ -7,7 +7,6 @@ use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use sleepy_uapi as uapi;
 use sleepy_uapi::{Info, VmAdd, VmArray, VmGet, VmRemove, VmSet, VmStats};
 
@@ -197,8 +196,8 @@ impl Caller<'_> {
         }
         let address = self.arena.put(&[], 1 << 14);
         let (_, error) = self.made("unknown", number, address);
-        if !matches!(error, Some(Errno::NOTTY | Errno::MSGSIZE)) {
-            self.find(format!("call {number:#x}: {error:?}"));
+        if error.is_none() {
+            self.find(format!("call {number:#x}: no error"));
         }
     }
 
