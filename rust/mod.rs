@@ -5,6 +5,7 @@
 //! All of the module's `unsafe` is here, and all of its C (`helpers/`). Nothing in here knows what the
 //! module is for.
 
+pub(crate) mod apart;
 pub(crate) mod bpf;
 pub(crate) mod bytes;
 pub(crate) mod capability;

@@ -81,15 +81,7 @@ impl MiscDevice for Device {
             }
             uapi::IOC_VM_SET => vm_set(&registry, &arg),
             uapi::IOC_VM_GET => vm_get(&registry, &arg),
-            uapi::IOC_VM_STATS => {
-                let mut stats: KBox<uapi::VmStats> = KBox::new(arg.read()?, GFP_KERNEL)?;
-                zero(stats.reserved)?;
-                let vm = registry.get(stats.id)?;
-                vm.engine.touch();
-                vm.engine.stats.fill(&mut stats);
-                vm.engine.later.effect.fill(&mut stats.effect);
-                arg.write(&*stats)
-            }
+            uapi::IOC_VM_STATS => vm_stats(&registry, &arg),
             uapi::IOC_VM_VCPUS => {
                 let array: uapi::VmArray = arg.read()?;
                 let vm = registry.get(array.id)?;
@@ -206,6 +198,20 @@ fn vm_get(registry: &Registry, arg: &Argument) -> Result {
     arg.write(&get)
 }
 
+fn vm_stats(registry: &Registry, arg: &Argument) -> Result {
+    // They are large for a stack.
+    let mut bytes = KVec::from_elem(0, arg.size, GFP_KERNEL)?;
+    let user = || UserSlice::new(arg.address, arg.size);
+    user().reader().read_slice(&mut bytes)?;
+    let stats = uapi::VmStats::from_bytes_mut(&mut bytes).ok_or(EINVAL)?;
+    zero(stats.reserved)?;
+    let vm = registry.get(stats.id)?;
+    vm.engine.touch();
+    vm.engine.stats.fill(stats);
+    vm.engine.later.effect.fill(&mut stats.effect);
+    user().writer().write_slice(&bytes)
+}
+
 fn vm_add(registry: &Periodic<Registry>, arg: &Argument) -> Result {
     let mut add: uapi::VmAdd = arg.read()?;
     let result = match request(&add).and_then(|request| Registry::add(registry, request)) {
@@ -222,8 +228,8 @@ fn vm_add(registry: &Periodic<Registry>, arg: &Argument) -> Result {
     };
     let written = arg.write(&add);
     if let (Ok(()), Err(error)) = (result, written) {
-        // The caller cannot know the id: as if nothing had been.
-        Registry::remove(registry, add.id)?;
+        // The caller cannot know the id: as if nothing had been. It may be gone already.
+        let _ = Registry::remove(registry, add.id);
         return Err(error);
     }
     result

@@ -51,7 +51,9 @@ impl Histogram {
 
     /// Writes it out.
     pub(crate) fn fill(&self, out: &mut uapi::Histogram) {
-        out.buckets = values(&self.0);
+        for (out, count) in out.buckets.iter_mut().zip(&self.0) {
+            *out = count.get();
+        }
     }
 
     /// Counts a time, in nanoseconds.

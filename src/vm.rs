@@ -6,6 +6,7 @@ use crate::{
     act::{group::Group, park::Seat},
     engine::{Config, Engine},
     rust::{
+        apart::apart,
         kvm::{self, VcpuId, VmId},
         module_ref::ModuleRef,
         netdev::{Device, DeviceId, Rtnl},
@@ -294,12 +295,15 @@ impl Vm {
     pub(crate) fn each_rule(&self, mut f: impl FnMut(KBox<uapi::VmRule>)) -> Result {
         let mut index = 0;
         loop {
-            let mut rule = KBox::new(uapi::VmRule::default(), GFP_KERNEL)?;
+            let mut rule = KBox::init(apart(uapi::VmRule::default), GFP_KERNEL)?;
             // Not across `f`, which may sleep: a rule that is replaced meanwhile is not there, or another.
-            let Some(described) = self.rules.read(&rcu::read_lock()).describe(index) else {
+            let described = self
+                .rules
+                .read(&rcu::read_lock())
+                .describe(index, &mut rule);
+            if described.is_none() {
                 return Ok(());
-            };
-            *rule = described;
+            }
             f(rule);
             index += 1;
         }

@@ -6,6 +6,7 @@ use super::{append, group::Group, idle::Idle, park::Seat, Kind, Lever};
 use crate::{
     engine::now,
     rust::{
+        apart::apart,
         sched,
         worker::{Job, Queued, Worker},
     },
@@ -103,7 +104,7 @@ impl Later {
             closed: Atomic::new(false),
             woken: Atomic::new(0),
             spent: Atomic::new(0),
-            effect: Histogram::new(),
+            effect <- apart(Histogram::new),
             turns,
             threads <- new_mutex!(threads),
             group <- new_mutex!(group),

@@ -20,6 +20,7 @@ use crate::{
         Word,
     },
     rust::{
+        apart::apart,
         rcu_cell::RcuCell,
         series::{new_spinlock_irq, SpinLockIrq},
         timed::{Expire, Timed},
@@ -159,8 +160,8 @@ impl Engine {
         let parking = Parking::new()?;
         let later = Later::new(worker, turns.clone())?;
         Ok(pin_init!(Self {
-            machine: Machine::new(now()),
-            stats: Stats::new(),
+            machine <- apart(|| Machine::new(now())),
+            stats <- apart(Stats::new),
             trigger: Atomic::new(0),
             poked: Atomic::new(0),
             config: RcuCell::new(config),

@@ -112,18 +112,13 @@ impl Rule {
         }
     }
 
-    fn describe(&self) -> uapi::VmRule {
-        let mut text = [0; uapi::MAX_TEXT as usize];
-        text[..self.text.len()].copy_from_slice(&self.text);
-        uapi::VmRule {
-            class: self.class.map_or(uapi::CLASS_PROGRAM, |class| class as u32),
-            direction: self.direction,
-            tag: self.tag,
-            prog_id: self.filter.id(),
-            text_len: self.text.len() as u32,
-            reserved: 0,
-            text,
-        }
+    fn describe(&self, out: &mut uapi::VmRule) {
+        out.class = self.class.map_or(uapi::CLASS_PROGRAM, |class| class as u32);
+        out.direction = self.direction;
+        out.tag = self.tag;
+        out.prog_id = self.filter.id();
+        out.text_len = self.text.len() as u32;
+        out.text[..self.text.len()].copy_from_slice(&self.text);
     }
 }
 
@@ -154,9 +149,9 @@ impl Rules {
         self.0.len()
     }
 
-    /// Rule number `index`, as it is told to the user.
-    pub(crate) fn describe(&self, index: usize) -> Option<uapi::VmRule> {
-        self.0.get(index).map(Rule::describe)
+    /// Tells the user of rule number `index`, in what is all zero before; None if there is no such rule.
+    pub(crate) fn describe(&self, index: usize, out: &mut uapi::VmRule) -> Option<()> {
+        self.0.get(index).map(|rule| rule.describe(out))
     }
 
     /// What the first rule that matches says.
