@@ -17,15 +17,16 @@ int sleepy_task_nice(const struct task_struct *task)
 	return task_nice(task);
 }
 
+/* One that has blocked may be in its queue still, until it is due. */
 bool sleepy_task_on_rq(const struct task_struct *task)
 {
-	return READ_ONCE(task->on_rq);
+	return READ_ONCE(task->on_rq) && !READ_ONCE(task->se.sched_delayed);
 }
 
 /* The CPU that the thread waits for, which another thread has; -1 if none. */
 int sleepy_cpu_waited_for(const struct task_struct *task)
 {
-	if (!READ_ONCE(task->on_rq) || READ_ONCE(task->on_cpu))
+	if (!sleepy_task_on_rq(task) || READ_ONCE(task->on_cpu))
 		return -1;
 	return task_cpu(task);
 }
