@@ -86,22 +86,28 @@ impl Vm {
         unsafe { Self::from_file(bindings::fget(fd)) }.ok_or(EBADF)
     }
 
-    /// Every VM that the process of this thread has a descriptor of, once for each descriptor; `f` stops
-    /// the search by returning something.
-    pub(crate) fn find<R>(thread: &Task, mut f: impl FnMut(&Self) -> Option<R>) -> Option<R> {
-        let mut fd = 0;
-        loop {
+    /// Every VM that the process of this thread has a descriptor of, once for each descriptor, from number `fd` on; `f` stops
+    /// the search by returning something. `fd` is then where that was found. `ESRCH` if nothing was, `EAGAIN` after so many
+    /// descriptors as are looked at: `fd` is where to go on.
+    pub(crate) fn find<R>(
+        thread: &Task,
+        fd: &mut u32,
+        most: u32,
+        mut f: impl FnMut(&Self) -> Option<R>,
+    ) -> Result<R> {
+        for _ in 0..most {
             // SAFETY: The thread is valid by its reference; takes a reference to the file for us.
-            let file = unsafe { bindings::fget_task_next(thread.as_ptr(), &raw mut fd) };
+            let file = unsafe { bindings::fget_task_next(thread.as_ptr(), fd) };
             if file.is_null() {
-                return None;
+                return Err(ESRCH);
             }
-            fd += 1;
             // SAFETY: The reference is ours.
             if let Some(found) = unsafe { Self::from_file(file) }.and_then(|vm| f(&vm)) {
-                return Some(found);
+                return Ok(found);
             }
+            *fd += 1;
         }
+        Err(EAGAIN)
     }
 
     /// Keeps KVM's module loaded when the VM is gone.

@@ -339,6 +339,11 @@ impl<T: Observer> Attachment<T> {
         self.0.state.load(Acquire) == LINKED
     }
 
+    /// Whether nobody has ended the watch, and the thread has not died.
+    pub(crate) fn stays(&self) -> bool {
+        matches!(self.0.state.load(Acquire), LINKING | LINKED)
+    }
+
     /// Ends the watch, as soon as the thread runs; a blocked one is interrupted as by a signal. May be
     /// called again.
     pub(crate) fn detach(&self) {

@@ -368,7 +368,7 @@ fn which_vm_of(request: &Request, thread: &Task) -> Result<VmId> {
         };
     }
     let mut found = None;
-    let several = kvm::Vm::find(thread, |vm| {
+    let several = kvm::Vm::find(thread, &mut 0, u32::MAX, |vm| {
         // An inherited descriptor is no VM of this process.
         if !vm.belongs_to(thread) {
             return None;
@@ -378,7 +378,7 @@ fn which_vm_of(request: &Request, thread: &Task) -> Result<VmId> {
             _ => None,
         }
     });
-    if several.is_some() {
+    if several.is_ok() {
         return Err(ENOTUNIQ);
     }
     found.ok_or(ENODEV)

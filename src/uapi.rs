@@ -275,7 +275,7 @@ pub struct VmAdd {
     /// A descriptor of the KVM virtual machine (from the VMM by `pidfd_getfd(2)`), or -1 for the only one
     /// that the process has. It is not kept.
     pub vm_fd: i32,
-    /// When that process started, in clock ticks after boot: field 22 of `/proc/PID/stat`.
+    /// When that process started, in clock ticks after boot: field 22 of `/proc/PID/stat`, as the initial time namespace has it.
     pub start_time: u64,
     /// How it sleeps and wakes.
     pub policy: Policy,
@@ -363,7 +363,7 @@ pub struct VmGet {
     pub policy: Policy,
     /// Out: requests to the VM in flight.
     pub in_flight: u32,
-    /// Out: vCPU threads known to KVM, up to [`MAX_VCPUS`].
+    /// Out: vCPUs whose threads are known, up to [`MAX_VCPUS`], and up to 8 of one thread.
     pub n_vcpus: u32,
     /// Out: links.
     pub n_links: u32,

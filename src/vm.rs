@@ -62,6 +62,15 @@ struct Policy {
 
 type Link = Pin<KBox<DeviceHooks<LinkHook>>>;
 
+/// So many descriptors of a VMM are looked at before others have their turn: it may have as many as it likes.
+const MOST_LOOKS: u32 = 4096;
+
+/// So many of a VM's vCPUs are watched in one thread: each is looked at whenever that gets or loses its CPU.
+const MOST_SHARED: usize = 8;
+
+/// So many attachments to a VM's threads may there be, with those that a thread has still to let go of.
+const MOST_ATTACHED: usize = 2 * uapi::MAX_VCPUS as usize;
+
 /// A VM.
 ///
 /// Locks: `vcpus` and `links` are taken after the registry's lock and after RTNL, `policy` not within RTNL; never within
@@ -80,6 +89,9 @@ pub(crate) struct Vm {
     #[pin]
     links: Mutex<KVec<Link>>,
     lost_links: Atomic<u32>,
+    /// Where to look for it among its process's descriptors: the number, shifted; and in the lowest bit whether all before that
+    /// have been looked at.
+    place: Atomic<u64>,
     _module: ModuleRef,
 }
 
@@ -109,6 +121,7 @@ impl Vm {
                 vcpus <- new_mutex!(KVec::new()),
                 links <- new_mutex!(KVec::new()),
                 lost_links: Atomic::new(0),
+                place: Atomic::new(0),
                 _module: ModuleRef::new(),
             }),
             GFP_KERNEL,
@@ -148,18 +161,36 @@ impl Vm {
     /// Looks for the VM in its process, and takes up the vCPUs that have come since. False if the VM, or
     /// its process, is gone.
     pub(crate) fn scan(&self) -> bool {
-        match self.look(|vm| self.adopt(vm)) {
+        match self.look(MOST_LOOKS, |vm| self.adopt(vm)) {
             // It is left to the next look.
             Err(error) => error == EAGAIN,
             Ok(()) => true,
         }
     }
 
-    /// Calls `f` with the VM in its process. `ESRCH` if either is gone, and as [`Process::ask`].
-    fn look<R>(&self, mut f: impl FnMut(&kvm::Vm) -> R) -> Result<R> {
+    /// Calls `f` with the VM in its process. `ESRCH` if either is gone, `EAGAIN` if it was not found among `most` descriptors, and
+    /// as [`Process::ask`]. It is where it was the last time, or where the last look ended.
+    fn look<R>(&self, most: u32, mut f: impl FnMut(&kvm::Vm) -> R) -> Result<R> {
+        let mut own = |vm: &kvm::Vm| (vm.id() == self.identity.kvm).then(|| f(vm));
         self.identity.process.ask(|thread| {
-            let found = kvm::Vm::find(thread, |vm| (vm.id() == self.identity.kvm).then(|| f(vm)));
-            found.ok_or(ESRCH)
+            let place = self.place.load(Relaxed);
+            let (mut fd, mut all) = ((place >> 1) as u32, place & 1 != 0 || place == 0);
+            loop {
+                let found = kvm::Vm::find(thread, &mut fd, most, &mut own);
+                let gone = matches!(found, Err(error) if error == ESRCH);
+                if gone && !all {
+                    (fd, all) = (0, true);
+                    continue;
+                }
+                let (place, all) = if gone {
+                    (0, false)
+                } else {
+                    (fd, all && found.is_err())
+                };
+                self.place
+                    .store(u64::from(place) << 1 | u64::from(all), Relaxed);
+                return found;
+            }
         })
     }
 
@@ -170,8 +201,9 @@ impl Vm {
         let now = || (0..vm.vcpus()).filter_map(|index| Some((index, vm.vcpu(index)?)));
         // First, lest a thread that has changed its vCPU be taken up with what it was given for the old one.
         for (_, (id, task)) in now() {
-            let moved =
-                |old: &&mut Attachment<Vcpu>| old.id == id && !core::ptr::eq(old.task(), &*task);
+            let moved = |old: &&mut Attachment<Vcpu>| {
+                old.id == id && old.stays() && !core::ptr::eq(old.task(), &*task)
+            };
             for old in vcpus.iter_mut().filter(moved) {
                 self.engine.remove_thread(old.pause.seat());
                 old.detach();
@@ -195,6 +227,10 @@ impl Vm {
         index: u32,
         task: ARef<Task>,
     ) -> Result {
+        let mut own = vcpus.iter().filter(|old| core::ptr::eq(old.task(), &*task));
+        if own.nth(MOST_SHARED - 1).is_some() || vcpus.len() >= MOST_ATTACHED {
+            return Err(E2BIG);
+        }
         vcpus.reserve(1, GFP_KERNEL)?;
         let seat = Seat::new()?;
         let cpus = self.engine.turns.cpus.clone();
@@ -260,7 +296,7 @@ impl Vm {
         if wanted == 0 {
             return Ok(());
         }
-        watch.widen(wanted, self.look(kvm::Vm::module))
+        watch.widen(wanted, self.look(u32::MAX, kvm::Vm::module))
     }
 
     /// Replaces the policy, which has been checked, and the rules, each unless there is none: all or nothing. What a

@@ -147,6 +147,24 @@ def test_descriptor_that_only_names_a_file(scenes, what):
     scene.device.remove(scene.id)
 
 
+def test_descriptors_before_its_own(scenes):
+    """They are looked at a part at a time: what the VM makes is found later, and so is that it is gone."""
+    scene = scenes(add=False, code="halt")
+    vcpus = [scene.vcpu_fd(), *(scene.vmm.vcpu(scene.kvm_fd, number, "halt") for number in (1, 2))]
+    scene.vmm.halt(vcpus[0])
+    scene.tids.clear()
+    scene.add(linger=1 * MS, max_sleep=LONG)
+    _, *vcpus = scene.vmm.crowd(10_000, scene.kvm_fd, *vcpus)
+    for number, vcpu in enumerate(vcpus, 1):
+        scene.tids.append(scene.vmm.run(vcpu))
+        host.wait(lambda number=number: scene.get().n_vcpus == number, "its new thread is found", 8)
+        scene.wait_sleepy()
+    for vcpu in vcpus:
+        scene.vmm.halt(vcpu)
+    scene.vmm.stop()
+    host.wait(lambda: not scene.device.vms(), "the VM is gone", 3)
+
+
 def requests(scene):
     """Requests without end, of which none is answered, so that each is lost soon."""
     for flow in range(200):

@@ -296,6 +296,22 @@ def test_boost_is_not_kept(scenes):
     assert scene.nices() == [3]
 
 
+def test_thread_of_many_vcpus(scenes):
+    """Eight of them are watched: each is looked at whenever the thread gets or loses its CPU."""
+    scene = scenes(add=False, code="halt")
+    vcpus = [scene.vmm.vcpu(scene.kvm_fd, number, "halt") for number in range(1, 21)]
+    for vcpu in vcpus:
+        scene.vmm.step(vcpu)
+    scene.add(linger=1 * MS, max_sleep=LONG)
+    assert sum(vcpu.tid == scene.vmm.pid for vcpu in scene.device.vcpus(scene.id)) == 8
+    scene.vmm.step(vcpus[0])  # a thread that waits for a command attaches when it has one
+    host.wait(lambda: host.nice_of(scene.vmm.pid) == 19, "it is lowered")
+    scene.request()
+    assert host.nice_of(scene.vmm.pid) == 0
+    scene.device.remove(scene.id)
+    scene.vmm.step(vcpus[0])
+
+
 def program(pid):
     """What the process runs; nothing for the moment in which exec() has taken its old memory away."""
     try:

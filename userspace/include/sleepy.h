@@ -493,7 +493,10 @@ struct sleepy_vm_add {
 	 * only one that the process has. It is not kept.
 	 */
 	__s32 vm_fd;
-	/* When that process started, in clock ticks after boot: field 22 of /proc/PID/stat. */
+	/*
+	 * When that process started, in clock ticks after boot: field 22 of /proc/PID/stat, as the
+	 * initial time namespace has it.
+	 */
 	__aligned_u64 start_time;
 	/* How it sleeps and wakes. */
 	struct sleepy_policy policy;
@@ -564,7 +567,7 @@ struct sleepy_vm_get {
 	struct sleepy_policy policy;
 	/* Out: requests to the VM in flight. */
 	__u32 in_flight;
-	/* Out: vCPU threads known to KVM, up to SLEEPY_MAX_VCPUS. */
+	/* Out: vCPUs whose threads are known, up to SLEEPY_MAX_VCPUS, and up to 8 of one thread. */
 	__u32 n_vcpus;
 	/* Out: links. */
 	__u32 n_links;

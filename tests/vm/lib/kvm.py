@@ -238,14 +238,15 @@ class Machine:
         """Its lowest descriptor only names the file of another one."""
         os.dup2(os.open(f"/proc/self/fd/{fd}", os.O_PATH), 0)
 
-    def duplicate(self, fd, count):
-        """Takes so many descriptors, and then one of the same file as `fd`, in place of that: it comes after them."""
+    def crowd(self, count, *fds):
+        """Takes so many descriptors; those of these files come after them. Returns their numbers."""
         resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
         for _ in range(count):
             os.dup(0)
-        other = os.dup(fd)
-        os.close(fd)
-        return other
+        moved = [os.dup(fd) for fd in fds]
+        for fd in fds:
+            os.close(fd)
+        return moved
 
     def exec(self):
         """Becomes another program, which has none of KVM's descriptors: they are closed on exec."""
