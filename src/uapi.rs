@@ -21,7 +21,7 @@
 //! | `EFAULT` | a pointer is bad |
 //! | `ENOENT` | no VM has this id |
 //! | `EEXIST` | the name is taken |
-//! | `ESRCH` | no such process |
+//! | `ESRCH` | no such process, or it has the VM no more |
 //! | `EAGAIN` | each thread of the process that was looked at was about to end: try again |
 //! | `ESTALE` | the process is not the one that started at `start_time` |
 //! | `ENODEV` | the process has no KVM virtual machine (`fault` is [`FAULT_HANDLE`]), or there is no such link ([`FAULT_LINK`]) |

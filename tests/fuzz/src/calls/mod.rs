@@ -280,6 +280,8 @@ fn documented(call: &str) -> &'static [Errno] {
             Errno::INVAL,
             Errno::FAULT,
             Errno::NOENT,
+            Errno::SRCH,
+            Errno::AGAIN,
             Errno::BADF,
             Errno::BUSY,
             Errno::OPNOTSUPP,
