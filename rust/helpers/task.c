@@ -23,10 +23,14 @@ bool sleepy_task_on_rq(const struct task_struct *task)
 	return READ_ONCE(task->on_rq) && !READ_ONCE(task->se.sched_delayed);
 }
 
-/* The CPU that the thread waits for, which another thread has; -1 if none. */
+/*
+ * The CPU that the thread waits for, which another thread has; -1 if none. One
+ * that has blocked, but is in the queue still, counts: it may be woken there,
+ * at the place and with the weight that it has.
+ */
 int sleepy_cpu_waited_for(const struct task_struct *task)
 {
-	if (!sleepy_task_on_rq(task) || READ_ONCE(task->on_cpu))
+	if (!READ_ONCE(task->on_rq) || READ_ONCE(task->on_cpu))
 		return -1;
 	return task_cpu(task);
 }
