@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lib import host
+from lib import host, trace
 
 pytestmark = pytest.mark.core
 
 LEAKS = Path("/sys/kernel/debug/kmemleak")
-TRACING = Path("/sys/kernel/tracing")
 # Out-of-tree and unsigned modules are what we are; anything else is a report that was made meanwhile.
 TAINT_CPU, TAINT_OUT_OF_TREE, TAINT_UNSIGNED, TAINT_TEST = 1 << 2, 1 << 12, 1 << 13, 1 << 18
 
@@ -26,17 +25,16 @@ def unloaded(shared, guests):
 
 def notifiers():
     """The count of static key `preempt_notifier_key`, as a kprobe sees it."""
-    events, trace = TRACING / "kprobe_events", TRACING / "trace"
-    events.write_text("p:st/count do_sys_openat2 count=@preempt_notifier_key:s32")
-    enable = TRACING / "events/st/count/enable"
+    trace.define("p:st/count do_sys_openat2 count=@preempt_notifier_key:s32")
+    seen, enable = trace.TRACEFS / "trace", trace.TRACEFS / "events/st/count/enable"
     try:
-        trace.write_text("")
+        seen.write_text("")
         enable.write_text("1")
         Path("/dev/null").read_bytes()
         enable.write_text("0")
-        return int(re.search(r"\bcount=(-?\d+)", trace.read_text())[1])
+        return int(re.search(r"\bcount=(-?\d+)", seen.read_text())[1])
     finally:
-        events.write_text("-:st/count")
+        trace.define("-:st/count")
 
 
 @pytest.mark.flavour("lock")
