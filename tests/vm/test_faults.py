@@ -12,17 +12,12 @@ import time
 import pytest
 
 from lib import abi, frames, host, net
+from lib.traffic import flows
 
 pytestmark = pytest.mark.core
 
 MS = abi.MS
 LONG = 60 * abi.SECOND
-
-
-def flows(scene):
-    """Traffic really comes to the module's hooks."""
-    before = scene.stats()
-    host.wait(lambda: scene.stats().requests > before.requests + 20, "requests are seen")
 
 
 def test_traffic_from_all_cpus(scenes, traffic):
@@ -203,7 +198,8 @@ ORDERS = sorted({order[:order.index("netns") + 1] for order in itertools.permuta
 @pytest.mark.flavour("base", "previous")  # on the others, each of them is removed by itself
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_links_removed_in_every_order(scenes, traffic, order):
-    """Under traffic by each of them, but for what the namespace takes along. Each that is gone is lost, whoever took it along; the first has the VM awake for good."""
+    """Under traffic by each of them, but for what the namespace takes along. Each that is gone is lost, whoever took it along; the
+    first has the VM awake for good."""
     scene = scenes(add=False)
     net.ip("netns add stns")
     net.ip(f"link set {scene.tap} netns stns")

@@ -10,6 +10,7 @@ import pytest
 
 from lib import abi, cgroup, host, net, power, ptrace
 from lib.machine import CPU1
+from lib.traffic import flows
 
 pytestmark = [pytest.mark.core, pytest.mark.fast]
 
@@ -20,33 +21,27 @@ LEVERS = pytest.mark.parametrize("lever", [
 A_WHILE = 0.3
 
 
-def asked(scene):
-    """Waits for requests, and until more of them must be on their way."""
-    before = scene.stats().requests
-    host.wait(lambda: scene.stats().requests > before + 20, "requests come", step=0.002)
-
-
 def stopped(tuned):
     with host.stopped(tuned.scene.vmm.pid):
-        asked(tuned.scene)
+        flows(tuned.scene)
 
 
 def frozen(tuned):
     with tuned.group.frozen():
-        asked(tuned.scene)
+        flows(tuned.scene)
 
 
 def traced(tuned):
     for tid in tuned.scene.tids:
         with ptrace.interrupted(tid):
-            asked(tuned.scene)
+            flows(tuned.scene)
             for _ in range(5):
                 ptrace.step(tid)
 
 
 def without_a_cpu(tuned):
     CPU1.write_text("0")
-    asked(tuned.scene)
+    flows(tuned.scene)
     CPU1.write_text("1")
 
 
@@ -54,24 +49,24 @@ def at_another_time(tuned):
     with host.other_time() as step:
         for seconds in (24 * 3600, -48 * 3600):
             step(seconds)
-            asked(tuned.scene)
+            flows(tuned.scene)
 
 
 def suspended(tuned):
-    asked(tuned.scene)
+    flows(tuned.scene)
     power.suspend()
 
 
 def renamed(tuned):
     net.ip(f"link set {tuned.scene.tap} name strenamed")
-    asked(tuned.scene)
+    flows(tuned.scene)
     net.ip(f"link set strenamed name {tuned.scene.tap}")
 
 
 def in_another_group(tuned):
     with cgroup.group("other") as other:
         other.take(tuned.scene.vmm.pid)
-        asked(tuned.scene)
+        flows(tuned.scene)
         tuned.group.take(tuned.scene.vmm.pid)
 
 
@@ -131,7 +126,7 @@ def test_goes_on(tuned, traffic, fault, lever):
 @pytest.mark.parametrize("end", ["killed", "executes"])
 def test_vmm_is_over(tuned, traffic, end, lever):
     under_traffic(tuned, traffic, lever)
-    asked(tuned.scene)
+    flows(tuned.scene)
     if end == "killed":
         tuned.scene.vmm.stop()
     else:
@@ -146,7 +141,7 @@ def test_link_lost(tuned, traffic, lost, lever):
     """Requests may come where they cannot be seen any more: awake, with all that it had."""
     scene = tuned.scene
     load = under_traffic(tuned, traffic, lever)
-    asked(scene)
+    flows(scene)
     if lost == "deleted":
         net.ip(f"link del {scene.tap}")
     else:
@@ -165,7 +160,7 @@ def test_removed(tuned, traffic, lever):
     load = traffic(scene)
     for _ in range(host.turns(15)):
         tuned.add(lever, linger=0, max_sleep=1 * MS)
-        asked(scene)
+        flows(scene)
         scene.device.remove(scene.id)
         assert tuned.is_restored()
     assert load.stop()

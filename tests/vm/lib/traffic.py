@@ -7,7 +7,7 @@ import signal
 import struct
 import time
 
-from . import frames, net
+from . import frames, host, net
 
 
 def only(fd):
@@ -18,6 +18,12 @@ def only(fd):
 
 # What the end of a device looks like: what some tests want.
 GONE = errno.ENXIO, errno.ENODEV, errno.ENETDOWN, errno.EIO, errno.EBADFD
+
+
+def flows(scene):
+    """Waits until requests come to the module's hooks: more of them are on their way."""
+    before = scene.stats().requests
+    host.wait(lambda: scene.stats().requests > before + 20, "requests are seen", step=0.002)
 
 
 class Traffic:
