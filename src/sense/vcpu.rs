@@ -84,9 +84,9 @@ impl Vcpu {
         }
     }
 
-    /// Has itself parked, if it shall be.
+    /// Has itself parked, if it shall be; not if it runs in real time.
     fn park(&self, now: u64) {
-        if self.pause.is_due(now) {
+        if self.pause.is_due(now) && sched::policy(current!()).is_fair() {
             TaskWork::queue(&self.pause);
         }
     }
