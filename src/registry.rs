@@ -198,9 +198,10 @@ impl Registry {
 
     /// Adds a VM, wholly or not at all; returns its id.
     pub(crate) fn add(this: &Periodic<Self>, request: Request) -> Result<u32, Fault> {
-        let mut inner = this.inner.lock();
         let handle = Fault::at(uapi::FAULT_HANDLE);
+        // Before all others have to wait: how many descriptors it goes through is up to the VMM.
         let kvm = which_vm(&request).map_err(&handle)?;
+        let mut inner = this.inner.lock();
         // A VM that is gone may still hold the name, or even the address, until the next scan.
         let taken =
             [inner.names.get(&request.name), inner.machines.get(&kvm)].map(Option::<&u32>::copied);
