@@ -32,7 +32,7 @@ pub(crate) fn tid(task: &Task) -> u32 {
 }
 
 /// Whether the thread is on its way out: it may have let go of its files.
-pub(super) fn is_exiting(task: &Task) -> bool {
+pub(crate) fn is_exiting(task: &Task) -> bool {
     // SAFETY: Valid by its reference.
     unsafe { helpers::sleepy_task_is_exiting(task.as_ptr()) }
 }

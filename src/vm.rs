@@ -360,7 +360,7 @@ impl Vm {
         out.in_flight = state.in_flight() as u32;
         out.calls = state.calls() as u32;
         out.policy = self.policy.lock().policy;
-        out.n_vcpus = self.vcpus.lock().len() as u32;
+        out.n_vcpus = self.vcpus.lock().iter().filter(lives).count() as u32;
         out.n_links = self.links.lock().len() as u32;
         out.n_rules = self.rules.read(&rcu::read_lock()).len() as u32;
         out.lost_links = self.lost_links.load(Relaxed);
@@ -369,7 +369,7 @@ impl Vm {
 
     /// Calls `f` with each of its vCPUs.
     pub(crate) fn each_vcpu(&self, mut f: impl FnMut(uapi::Vcpu)) {
-        for vcpu in self.vcpus.lock().iter() {
+        for vcpu in self.vcpus.lock().iter().filter(lives) {
             let Some(thread) = self.engine.thread_state(vcpu.pause.seat()) else {
                 continue;
             };
@@ -393,4 +393,9 @@ impl Vm {
             });
         }
     }
+}
+
+/// Its thread may have died since the last look.
+fn lives(vcpu: &&Attachment<Vcpu>) -> bool {
+    !process::is_exiting(vcpu.task())
 }

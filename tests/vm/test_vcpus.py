@@ -90,7 +90,7 @@ def test_thread_that_ends(scenes):
     scene.attached()
     scene.wait_sleepy()
     scene.vmm.halt(vcpu)
-    host.wait(lambda: not tids(scene), "its thread is gone", 3)
+    assert not tids(scene) and not scene.get().n_vcpus, "nobody hears of a thread that has died"
     scene.request()
     scene.answer()
     scene.tids[:] = [scene.vmm.run(vcpu)]
