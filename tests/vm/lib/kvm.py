@@ -273,11 +273,19 @@ def serve(channel):
 
 
 def fork_as(pid):
-    """fork(), with this process id for the child."""
+    """fork(), with this process id for the child; whoever had it has ended, or is about to."""
     wanted = ctypes.c_int(pid)
     # struct clone_args: the fifth field is the signal at exit, the ninth and tenth the ids and their number.
     args = (ctypes.c_uint64 * 11)(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1, 0)
-    return host.syscall(host.SYS_CLONE3, args, ctypes.sizeof(args))
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return host.syscall(host.SYS_CLONE3, args, ctypes.sizeof(args))
+        except FileExistsError:
+            # A thread that is joined still has to leave its id.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
 
 
 class Vmm:
